@@ -1,0 +1,52 @@
+namespace Fleet.Contracts.Agents;
+
+/// <summary>
+/// Body of POST /v1/hosts/{host}/reports: the head of the agent's spool. (spool id, sequence) was fixed when the report was
+/// spooled; the incarnation is the present one. Applied strictly in sequence: lower ones are replays and change nothing (I5),
+/// a gap is refused with 409 <c>spool-gap</c>. At most 1,000 reports.
+/// </summary>
+/// <param name="SpoolId">Made with the spool, 32 lower-case hex digits.</param>
+/// <param name="Reports">Ascending by sequence, without gaps.</param>
+public sealed record ReportsRequest(long Incarnation, string SpoolId, IReadOnlyList<AgentReport> Reports);
+
+/// <summary>One report; a flat object whose <paramref name="Kind"/> says which fields count.</summary>
+/// <param name="Sequence">Position in the spool, from 1, without gaps.</param>
+/// <param name="Kind"><c>poison</c> or <c>hit</c>.</param>
+/// <param name="Vm">The VM concerned.</param>
+/// <param name="MemoryInstance">Memory instance that the agent knew when it spooled the report.</param>
+/// <param name="Frame">Guest frame in 4 KiB units: the page's first for poison, the one accessed for a hit.</param>
+/// <param name="Shift">Size of the page, for poison; null for a hit.</param>
+/// <param name="Class">As in <see cref="Pages.PageReport"/>, for poison.</param>
+/// <param name="Source">As in <see cref="Pages.PageReport"/>, for poison.</param>
+/// <param name="PlacementEpoch">Placement epoch that the agent knew, for a hit.</param>
+/// <param name="FirstAt">When it was seen; for a coalesced hit the first time.</param>
+/// <param name="LastAt">For a coalesced hit the last time; otherwise as <paramref name="FirstAt"/>.</param>
+/// <param name="Count">Accesses this report stands for; 1 for poison.</param>
+public sealed record AgentReport(
+    long Sequence,
+    string Kind,
+    string Vm,
+    long MemoryInstance,
+    long Frame,
+    int? Shift,
+    string? Class,
+    string? Source,
+    long? PlacementEpoch,
+    DateTimeOffset FirstAt,
+    DateTimeOffset LastAt,
+    long Count,
+    string? Access,
+    int? Vcpu,
+    string? Evidence,
+    string? Outcome)
+{
+    public const string Poison = "poison";
+    public const string Hit = "hit";
+}
+
+/// <param name="Applied">Highest sequence of this spool that is durable; the agent removes everything up to it.</param>
+/// <param name="Rejected">Reports of this request that can never be applied; counted, logged, and removed from the spool like the others.</param>
+public sealed record ReportsResult(long Applied, IReadOnlyList<RejectedReport> Rejected);
+
+/// <param name="Code">Stable code, such as <c>not-placed-here</c>, <c>unknown-vm</c>, <c>stale-memory-instance</c>, <c>frame-outside-memory</c>.</param>
+public sealed record RejectedReport(long Sequence, string Code);

@@ -1,0 +1,43 @@
+using System.Text.Json.Serialization;
+using Fleet.Contracts.Agents;
+using Fleet.Contracts.Hits;
+using Fleet.Contracts.Hosts;
+using Fleet.Contracts.Pages;
+using Fleet.Contracts.Security;
+using Fleet.Contracts.Vms;
+
+namespace Fleet.Contracts;
+
+/// <summary>Source-generated JSON of every body on the wire.</summary>
+[JsonSourceGenerationOptions(
+    PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase,
+    NumberHandling = JsonNumberHandling.Strict,
+    RespectNullableAnnotations = true)]
+[JsonSerializable(typeof(VmRequest))]
+[JsonSerializable(typeof(VmResource))]
+[JsonSerializable(typeof(ItemList<VmResource>))]
+[JsonSerializable(typeof(AddPagesRequest))]
+[JsonSerializable(typeof(AddPagesResult))]
+[JsonSerializable(typeof(PageList))]
+[JsonSerializable(typeof(HostResource))]
+[JsonSerializable(typeof(ItemList<HostResource>))]
+[JsonSerializable(typeof(HitResource))]
+[JsonSerializable(typeof(ItemList<HitResource>))]
+[JsonSerializable(typeof(JoinTokenRequest))]
+[JsonSerializable(typeof(JoinTokenCreated))]
+[JsonSerializable(typeof(EnrollRequest))]
+[JsonSerializable(typeof(EnrollResult))]
+[JsonSerializable(typeof(ClaimRequest))]
+[JsonSerializable(typeof(ClaimResult))]
+[JsonSerializable(typeof(HeartbeatRequest))]
+[JsonSerializable(typeof(HeartbeatResult))]
+[JsonSerializable(typeof(ReportsRequest))]
+[JsonSerializable(typeof(ReportsResult))]
+[JsonSerializable(typeof(DesiredVm))]
+[JsonSerializable(typeof(DesiredDelta))]
+[JsonSerializable(typeof(DesiredVmRemoved))]
+[JsonSerializable(typeof(SnapshotBegin))]
+[JsonSerializable(typeof(SnapshotEnd))]
+[JsonSerializable(typeof(Bookmark))]
+[JsonSerializable(typeof(ProblemBody))]
+public sealed partial class FleetJson : JsonSerializerContext;

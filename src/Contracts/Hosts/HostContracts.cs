@@ -1,0 +1,23 @@
+namespace Fleet.Contracts.Hosts;
+
+/// <param name="State"><c>online</c>, <c>unknown</c> or <c>offline</c>, by the server's clock.</param>
+/// <param name="Incarnation">The agent process that claimed the host last; null before the first claim.</param>
+/// <param name="Vms">Number of VMs placed on the host.</param>
+public sealed record HostResource(
+    string Id,
+    string State,
+    long? Incarnation,
+    string? AgentVersion,
+    string? Kernel,
+    IReadOnlyDictionary<string, string>? Capabilities,
+    DateTimeOffset? LastSeenAt,
+    IReadOnlyDictionary<string, string> Labels,
+    bool Drained,
+    int Vms);
+
+public static class HostStates
+{
+    public const string Online = "online";
+    public const string Unknown = "unknown";
+    public const string Offline = "offline";
+}

@@ -1,0 +1,29 @@
+namespace Fleet.Contracts;
+
+/// <summary>Paths of the API, for clients written in C#. Ids need no escaping: <see cref="ResourceId"/> allows only unreserved characters.</summary>
+public static class Routes
+{
+    public const string Enroll = "/v1/agents/enroll";
+    public const string JoinTokens = "/v1/join-tokens";
+    public const string Vms = "/v1/vms";
+    public const string Hosts = "/v1/hosts";
+    public const string Hits = "/v1/hits";
+
+    public static string Vm(string vm) => $"/v1/vms/{vm}";
+
+    public static string Pages(string vm) => $"/v1/vms/{vm}/pages";
+
+    public static string Page(string vm, long frame) => FormattableString.Invariant($"/v1/vms/{vm}/pages/{frame}");
+
+    public static string Host(string host) => $"/v1/hosts/{host}";
+
+    public static string Claim(string host) => $"/v1/hosts/{host}/claim";
+
+    public static string Desired(string host, long incarnation) => FormattableString.Invariant($"/v1/hosts/{host}/desired?incarnation={incarnation}");
+
+    public static string DesiredVm(string host, string vm) => $"/v1/hosts/{host}/desired/{vm}";
+
+    public static string Heartbeat(string host) => $"/v1/hosts/{host}/heartbeat";
+
+    public static string Reports(string host) => $"/v1/hosts/{host}/reports";
+}
