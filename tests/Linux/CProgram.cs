@@ -1,0 +1,54 @@
+using System.Diagnostics;
+using System.Globalization;
+
+namespace Fleet.Linux.Tests;
+
+/// <summary>Compiles a C program against the system's headers and returns what it prints: <c>name value</c> lines.</summary>
+internal static class CProgram
+{
+    /// <param name="includes">Headers, such as <c>linux/kvm.h</c>.</param>
+    /// <param name="expressions">C expressions whose values as unsigned 64-bit numbers are wanted; a name that the headers lack is left out of the answer.</param>
+    public static async Task<IReadOnlyDictionary<string, ulong>> EvaluateAsync(IEnumerable<string> includes, IReadOnlyList<string> expressions)
+    {
+        var folder = Directory.CreateTempSubdirectory("fleet-c-");
+        try
+        {
+            var source = "#define _GNU_SOURCE\n#include <stdio.h>\n#include <stddef.h>\n"
+                + string.Concat(includes.Select(header => $"#include <{header}>\n"))
+                + "int main(void) {\n"
+                + string.Concat(expressions.Select(Print))
+                + "return 0; }\n";
+            var file = Path.Combine(folder.FullName, "abi.c");
+            var program = Path.Combine(folder.FullName, "abi");
+            await File.WriteAllTextAsync(file, source);
+            await RunAsync("gcc", "-o", program, file);
+            var output = await RunAsync(program);
+            return output.Split('\n', StringSplitOptions.RemoveEmptyEntries)
+                .Select(line => line.Split('\t'))
+                .ToDictionary(parts => parts[0], parts => ulong.Parse(parts[1], CultureInfo.InvariantCulture));
+        }
+        finally
+        {
+            folder.Delete(recursive: true);
+        }
+    }
+
+    // Only an upper-case name can be a macro that older headers lack.
+    private static string Print(string expression)
+    {
+        var line = $"printf(\"%s\\t%llu\\n\", \"{expression}\", (unsigned long long)({expression}));\n";
+        return expression.All(c => char.IsAsciiLetterUpper(c) || char.IsAsciiDigit(c) || c == '_') && !expression.StartsWith("SYS_", StringComparison.Ordinal)
+            ? $"#ifdef {expression}\n{line}#endif\n"
+            : line;
+    }
+
+    private static async Task<string> RunAsync(string program, params string[] arguments)
+    {
+        using var process = Process.Start(new ProcessStartInfo(program, arguments) { RedirectStandardOutput = true, RedirectStandardError = true })!;
+        var output = process.StandardOutput.ReadToEndAsync();
+        var errors = await process.StandardError.ReadToEndAsync();
+        await process.WaitForExitAsync();
+        Assert.True(process.ExitCode == 0, $"{program}: {errors}");
+        return await output;
+    }
+}

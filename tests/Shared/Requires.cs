@@ -1,0 +1,45 @@
+using Fleet.Linux;
+using Fleet.Linux.Userfaultfd;
+
+namespace Fleet.Tests.Shared;
+
+/// <summary>Skips a test, with the reason, where the machine lacks something; with FLEET_REQUIRE_ALL=1 the lack is a failure.</summary>
+internal static class Requires
+{
+    public static void Userfaultfd() => Check(MissingUserfaultfd());
+
+    public static void Kvm()
+    {
+        Userfaultfd();
+        Check(File.Exists("/dev/kvm") ? null : "/dev/kvm is missing: load kvm-intel or kvm-amd, or enable nested virtualisation");
+    }
+
+    public static void Gcc() => Check(File.Exists("/usr/bin/gcc") ? null : "gcc is missing (Debian package gcc)");
+
+    private static string? MissingUserfaultfd()
+    {
+        try
+        {
+            return UserfaultfdHandle.Probe().HasFlag(UffdFeatures.Poison) ? null : "this kernel has no UFFDIO_POISON (Linux 6.6)";
+        }
+        catch (LinuxException exception)
+        {
+            return $"{exception.Message}: run as root, or set the sysctl vm.unprivileged_userfaultfd=1";
+        }
+    }
+
+    private static void Check(string? missing)
+    {
+        if (missing is null)
+        {
+            return;
+        }
+
+        if (Environment.GetEnvironmentVariable("FLEET_REQUIRE_ALL") == "1")
+        {
+            Assert.Fail($"FLEET_REQUIRE_ALL=1 and {missing}");
+        }
+
+        Assert.Skip(missing);
+    }
+}
