@@ -7,6 +7,9 @@ namespace Fleet.Linux.Kvm;
 /// <summary>One vCPU. Every call belongs on the one thread that runs it.</summary>
 public sealed unsafe class KvmVcpu : IDisposable
 {
+    /// <summary>Offset of the set in <c>struct kvm_signal_mask</c>.</summary>
+    public const int SignalMaskHeaderBytes = 4;
+
     private readonly FileDescriptor _fd;
     private readonly MemoryMapping _run;
 
@@ -83,9 +86,9 @@ public sealed unsafe class KvmVcpu : IDisposable
     public void SetSignalMask(ulong blocked)
     {
         // struct kvm_signal_mask { __u32 len; __u8 sigset[]; }, where len is that of the kernel's sigset_t.
-        var mask = stackalloc byte[12];
-        *(uint*)mask = 8;
-        Unsafe.WriteUnaligned(mask + 4, blocked);
+        var mask = stackalloc byte[SignalMaskHeaderBytes + sizeof(ulong)];
+        *(uint*)mask = sizeof(ulong);
+        Unsafe.WriteUnaligned(mask + SignalMaskHeaderBytes, blocked);
         Call(KvmIoctl.KVM_SET_SIGNAL_MASK, mask, "KVM_SET_SIGNAL_MASK");
     }
 
