@@ -1,5 +1,8 @@
+using Fleet.Linux;
+using Fleet.Linux.Memory;
 using Fleet.TinyVmm.Control;
 using Fleet.TinyVmm.Guest;
+using Fleet.TinyVmm.Vcpu;
 
 namespace Fleet.TinyVmm.Tests;
 
@@ -22,25 +25,30 @@ public sealed class PauseTests
         Assert.Equal("0x0", (await vmm.Client.ReadAsync(0x10_0000, Cancelled)).Value);
     }
 
-    // The vCPU is taken out of the midst of its work, and the work goes on where it was.
+    // The vCPU is taken out of the midst of its work, stands still, and the work goes on where it was.
     [Fact]
     public async Task Pause_BusyGuest_StopsItAndResumeFinishesTheCommand()
     {
         await using var vmm = await RunningVmm.StartAsync();
-        await using var other = await TinyVmmClient.ConnectAsync(vmm.ControlPath, Cancelled);
-        const long Bytes = 1 << 20;
+        const ulong Start = 0x10_0000;
+        const int Bytes = 1 << 20;
+        var (first, second) = (new byte[Bytes], new byte[Bytes]);
 
-        var writing = other.WriteAsync(0x10_0000, Bytes, 7, Cancelled);
+        var writing = vmm.Machine.Vcpu.ExecuteAsync(new GuestCommand(GuestOperation.Fill, Start, Bytes, 7));
         for (var i = 0; i < 10; i++)
         {
             await vmm.Client.PauseAsync(Cancelled);
             Assert.Equal("paused", (await vmm.Client.StatusAsync(Cancelled)).State);
+            Assert.Equal(Errno.None, ProcessMemory.Read(Environment.ProcessId, vmm.AddressOf(Start), first));
+            Assert.Equal(Errno.None, ProcessMemory.Read(Environment.ProcessId, vmm.AddressOf(Start), second));
+            Assert.True(first.AsSpan().SequenceEqual(second), "the guest wrote while paused");
+            Assert.True(i > 0 || !writing.IsCompleted, "the pause waited for the end of the command");
             await vmm.Client.ResumeAsync(Cancelled);
         }
 
-        Assert.Equal(CommandAnswer.Done, (await writing).Outcome);
-        var checksum = await vmm.Client.ChecksumAsync(0x10_0000, Bytes, Cancelled);
-        Assert.Equal(GuestArithmetic.PatternChecksum(0x10_0000, Bytes, 7), RunningVmm.Dword(checksum.Checksum));
+        Assert.IsType<GuestOutcome.Completed>(await writing);
+        var checksum = await vmm.Client.ChecksumAsync(Start, Bytes, Cancelled);
+        Assert.Equal(GuestArithmetic.PatternChecksum(Start, Bytes, 7), RunningVmm.Dword(checksum.Checksum));
     }
 
     [Fact]
