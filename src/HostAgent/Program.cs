@@ -1,1 +1,49 @@
-return 0;
+using Fleet.HostAgent;
+using Fleet.HostAgent.Options;
+using Microsoft.Extensions.Hosting;
+using Microsoft.Extensions.Options;
+using Serilog;
+
+if (args is ["--help" or "-h" or "help"])
+{
+    Console.WriteLine(HelpText.Text);
+    return 0;
+}
+
+if (args is ["--version"])
+{
+    Console.WriteLine(AgentVersion.Text);
+    return 0;
+}
+
+try
+{
+    var builder = Host.CreateApplicationBuilder(new HostApplicationBuilderSettings
+    {
+        Args = args,
+        ContentRootPath = AppContext.BaseDirectory,
+    });
+    builder.AddHostAgent();
+    using var host = builder.Build();
+    await host.RunAsync();
+    return Environment.ExitCode;
+}
+catch (OptionsValidationException exception)
+{
+    foreach (var failure in exception.Failures)
+    {
+        await Console.Error.WriteLineAsync(failure);
+    }
+
+    await Console.Error.WriteLineAsync("Run with --help for all settings.");
+    return ExitCodes.Configuration;
+}
+catch (Exception exception) when (exception is InvalidOperationException or IOException or UnauthorizedAccessException)
+{
+    await Console.Error.WriteLineAsync(exception.Message);
+    return ExitCodes.Configuration;
+}
+finally
+{
+    await Log.CloseAndFlushAsync();
+}

@@ -10,7 +10,15 @@ public sealed class FileDescriptor : SafeHandleMinusOneIsInvalid
         : base(ownsHandle: true) => SetHandle(fd);
 
     /// <summary>The number; valid while this object is neither disposed nor collected.</summary>
-    public int Number => (int)handle;
+    /// <exception cref="ObjectDisposedException">It was closed: the number may be another file's by now.</exception>
+    public int Number
+    {
+        get
+        {
+            ObjectDisposedException.ThrowIf(IsClosed, this);
+            return (int)handle;
+        }
+    }
 
     /// <summary>What /proc/self/fd says it is, such as <c>anon_inode:[userfaultfd]</c> or <c>/memfd:name (deleted)</c>; null when closed.</summary>
     public string? LinkTarget => new FileInfo(FormattableString.Invariant($"/proc/self/fd/{Number}")).LinkTarget;

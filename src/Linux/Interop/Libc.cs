@@ -26,6 +26,9 @@ internal static unsafe partial class Libc
     internal static partial nint pread(int fd, void* buffer, nuint count, long offset);
 
     [LibraryImport(Library, SetLastError = true)]
+    internal static partial int fsync(int fd);
+
+    [LibraryImport(Library, SetLastError = true)]
     internal static partial int ftruncate(int fd, long length);
 
     [LibraryImport(Library, SetLastError = true)]

@@ -1,0 +1,81 @@
+using Fleet.HostAgent.Attach;
+using Fleet.HostAgent.ControlPlane;
+using Fleet.HostAgent.Options;
+using Fleet.HostAgent.Reconcile;
+using Fleet.HostAgent.Spool;
+using Fleet.HostAgent.State;
+using Microsoft.Extensions.Configuration;
+using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Hosting;
+using Microsoft.Extensions.Options;
+using Serilog;
+using Serilog.Events;
+using Serilog.Formatting.Compact;
+
+namespace Fleet.HostAgent;
+
+/// <summary>Composition of the agent.</summary>
+public static class AgentHost
+{
+    public static void AddHostAgent(this HostApplicationBuilder builder)
+    {
+        var services = builder.Services;
+        AddLogging(services, builder.Configuration[$"{AgentOptions.Section}:LogFormat"] == "json");
+        services.AddOptions<AgentOptions>().Bind(builder.Configuration.GetSection(AgentOptions.Section)).ValidateOnStart();
+        services.AddSingleton<IValidateOptions<AgentOptions>, AgentOptionsValidator>();
+        services.AddSingleton(TimeProvider.System);
+
+        services.AddSingleton<StateFolder>();
+        services.AddSingleton<DesiredStore>();
+        services.AddSingleton<AttachmentJournal>();
+        services.AddSingleton<ReportSpool>();
+
+        services.AddSingleton<VmTable>();
+        services.AddSingleton<WorkSet>();
+        services.AddSingleton<DesiredState>();
+        services.AddSingleton<VmReconciler>();
+        services.AddSingleton<AllowedPaths>();
+        services.AddSingleton<Attachments>();
+        services.AddSingleton<Takeover>();
+
+        services.AddSingleton<StatusSignal>();
+        services.AddSingleton(CreateClient);
+        services.AddSingleton<Enrollment>();
+        services.AddSingleton<DesiredStream>();
+        services.AddSingleton<Heartbeats>();
+        services.AddSingleton<ReportSender>();
+
+        services.AddHostedService<ReconcileService>();
+        services.AddHostedService<VmmListeners>();
+        services.AddHostedService<ControlPlaneService>();
+    }
+
+    private static void AddLogging(IServiceCollection services, bool json)
+    {
+        var configuration = new LoggerConfiguration()
+            .MinimumLevel.Information()
+            // A line for every request to the control plane would be one for every heartbeat.
+            .MinimumLevel.Override("System.Net.Http", LogEventLevel.Warning)
+            .MinimumLevel.Override("Microsoft", LogEventLevel.Warning);
+        Log.Logger = (json
+            ? configuration.WriteTo.Console(new CompactJsonFormatter())
+            : configuration.WriteTo.Console(
+                outputTemplate: "{Timestamp:HH:mm:ss.fff} {Level:u3} {Message:lj}{NewLine}{Exception}", formatProvider: System.Globalization.CultureInfo.InvariantCulture))
+            .CreateLogger();
+        services.AddSerilog();
+    }
+
+    private static ControlPlaneClient CreateClient(IServiceProvider provider)
+    {
+        var options = provider.GetRequiredService<IOptions<AgentOptions>>().Value;
+        var handler = new SocketsHttpHandler
+        {
+            PooledConnectionLifetime = TimeSpan.FromMinutes(5),
+            ConnectTimeout = TimeSpan.FromSeconds(10),
+            AllowAutoRedirect = false,
+        };
+        // No overall timeout: the desired-state stream stays open, and the other calls have their own.
+        var http = new HttpClient(handler) { BaseAddress = new Uri(options.ControlPlane), Timeout = Timeout.InfiniteTimeSpan };
+        return new ControlPlaneClient(http, options.Host);
+    }
+}

@@ -1,0 +1,58 @@
+using Fleet.HostAgent.Enforce;
+using Fleet.Linux.Processes;
+using Fleet.Linux.Userfaultfd;
+
+namespace Fleet.HostAgent.Attach;
+
+/// <summary>
+/// One VMM process whose guest memory this agent enforces. All descriptors are copies: disposing lets go of the VMM and
+/// changes nothing in it, so that what is armed stays armed (I6).
+/// </summary>
+public sealed class Attachment : IDisposable
+{
+    private volatile FrameSet _trapped = FrameSet.Empty;
+
+    public Attachment(string vm, long memoryInstance, ProcessIdentity vmm, Pidfd pidfd, UserfaultfdHandle userfaultfd, int userfaultfdNumber, GuestLayout layout)
+    {
+        Vm = vm;
+        MemoryInstance = memoryInstance;
+        Vmm = vmm;
+        Process = pidfd;
+        Userfaultfd = userfaultfd;
+        UserfaultfdNumber = userfaultfdNumber;
+        Layout = layout;
+    }
+
+    public string Vm { get; }
+
+    /// <summary>The life of guest RAM that this process holds; only sets of the same memory instance change its arms.</summary>
+    public long MemoryInstance { get; }
+
+    public ProcessIdentity Vmm { get; }
+
+    public Pidfd Process { get; }
+
+    public UserfaultfdHandle Userfaultfd { get; }
+
+    /// <summary>The userfaultfd's number in the VMM.</summary>
+    public int UserfaultfdNumber { get; }
+
+    public GuestLayout Layout { get; }
+
+    /// <summary>Frames that may carry a marker or a trap now: journalled before any of them is armed.</summary>
+    public FrameSet Trapped
+    {
+        get => _trapped;
+        set => _trapped = value;
+    }
+
+    public void Dispose()
+    {
+        Userfaultfd.Dispose();
+        Process.Dispose();
+        foreach (var region in Layout.Regions)
+        {
+            region.Backing.Dispose();
+        }
+    }
+}

@@ -1,0 +1,76 @@
+using Fleet.HostAgent.Enforce;
+using Fleet.HostAgent.Reconcile;
+using Fleet.HostAgent.State;
+using Fleet.Linux.Userfaultfd;
+using Microsoft.Extensions.Logging;
+
+namespace Fleet.HostAgent.Attach;
+
+/// <summary>Binds VMM processes to VMs: event handling, journal, and the life of the borrowed descriptors. Call with the entry's gate held.</summary>
+public sealed partial class Attachments : IDisposable
+{
+    private readonly AttachmentJournal _journal;
+    private readonly WorkSet _work;
+    private readonly ILogger<Attachments> _logger;
+    private readonly UffdEventLoop _loop;
+
+    public Attachments(AttachmentJournal journal, WorkSet work, ILogger<Attachments> logger)
+    {
+        (_journal, _work, _logger) = (journal, work, logger);
+        _loop = new UffdEventLoop(LogEventFailed);
+    }
+
+    /// <summary>Takes ownership of the attachment. It is in the journal before the first page can be armed through it.</summary>
+    public void Attach(VmEntry entry, Attachment attachment)
+    {
+        if (entry.Attachment is not null)
+        {
+            Release(entry);
+        }
+
+        if (_journal.Find(entry.Vm) is { } record && record.Vmm == attachment.Vmm)
+        {
+            // The same process, seen before: what may be armed in it is known.
+            attachment.Trapped = attachment.Trapped.Union(FrameSet.Of(record.Trapped));
+        }
+
+        _journal.Save(attachment);
+        entry.Attachment = attachment;
+        entry.Confirmed = FrameSet.Empty;
+        _loop.Add(attachment.Userfaultfd, new FaultHandler(attachment, () => _work.Add(attachment.Vm)).Handle);
+        _work.Add(entry.Vm);
+        LogAttached(entry.Vm, attachment.Vmm.Pid);
+    }
+
+    /// <summary>Forgets a VMM that has ended.</summary>
+    public void Detach(VmEntry entry)
+    {
+        if (entry.Attachment is not null)
+        {
+            _journal.Remove(entry.Vm);
+            Release(entry);
+        }
+    }
+
+    public void Dispose() => _loop.Dispose();
+
+    private void Release(VmEntry entry)
+    {
+        if (entry.Attachment is not { } attachment)
+        {
+            return;
+        }
+
+        _loop.Remove(attachment.Userfaultfd);
+        entry.Attachment = null;
+        entry.Confirmed = FrameSet.Empty;
+        entry.CancelWaiting();
+        attachment.Dispose();
+    }
+
+    [LoggerMessage(1201, LogLevel.Information, "VM {Vm} is attached: VMM process {Pid}")]
+    private partial void LogAttached(string vm, int pid);
+
+    [LoggerMessage(1202, LogLevel.Error, "A userfaultfd event could not be handled")]
+    private partial void LogEventFailed(Exception exception);
+}

@@ -1,0 +1,54 @@
+using Fleet.Contracts;
+using Fleet.HostAgent.Enforce;
+
+namespace Fleet.HostAgent.Attach;
+
+/// <summary>Guest RAM of an attached VMM; translates guest frames to host addresses.</summary>
+public sealed class GuestLayout(IReadOnlyList<GuestRegion> regions)
+{
+    public IReadOnlyList<GuestRegion> Regions { get; } = regions;
+
+    /// <summary>Splits a range of frames at region borders; frames outside all regions are left out.</summary>
+    public IEnumerable<HostRange> Locate(FrameRange range)
+    {
+        var start = FrameMath.AddressOf(range.Start);
+        var end = FrameMath.AddressOf(range.End);
+        foreach (var region in Regions)
+        {
+            var from = Math.Max(start, region.GuestPhysicalAddress);
+            var to = Math.Min(end, region.GuestPhysicalEnd);
+            if (from < to)
+            {
+                yield return new HostRange(region, from - region.GuestPhysicalAddress, (long)(to - from));
+            }
+        }
+    }
+
+    /// <summary>The guest frame at a host virtual address of the VMM; null outside guest RAM.</summary>
+    public long? FrameAt(ulong hostVirtualAddress)
+    {
+        foreach (var region in Regions)
+        {
+            var offset = hostVirtualAddress - region.HostVirtualAddress;
+            if (hostVirtualAddress >= region.HostVirtualAddress && offset < (ulong)region.Bytes)
+            {
+                return FrameMath.FrameOf(region.GuestPhysicalAddress + offset);
+            }
+        }
+
+        return null;
+    }
+}
+
+/// <summary>A contiguous part of one region.</summary>
+/// <param name="Offset">From the start of the region, in bytes.</param>
+public readonly record struct HostRange(GuestRegion Region, ulong Offset, long Bytes)
+{
+    public ulong HostVirtualAddress => Region.HostVirtualAddress + Offset;
+
+    public long BackingOffset => Region.BackingOffset + (long)Offset;
+
+    public long FirstFrame => FrameMath.FrameOf(Region.GuestPhysicalAddress + Offset);
+
+    public HostRange Slice(long offset, long bytes) => new(Region, Offset + (ulong)offset, bytes);
+}

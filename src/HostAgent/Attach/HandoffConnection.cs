@@ -1,0 +1,194 @@
+using System.Net.Sockets;
+using System.Text.Json;
+using Fleet.Contracts.Handoff;
+using Fleet.HostAgent.Observe;
+using Fleet.HostAgent.Reconcile;
+using Fleet.HostAgent.Spool;
+using Fleet.Linux;
+using Fleet.Linux.Sockets;
+using Microsoft.Extensions.Logging;
+
+namespace Fleet.HostAgent.Attach;
+
+/// <summary>One connection of a VMM: the handoff, then its events until it goes away.</summary>
+public sealed partial class HandoffConnection(
+    VmEntry entry, Attachments attachments, WorkSet work, ReportSpool spool, TimeProvider time, ILogger<HandoffConnection> logger)
+{
+    private static readonly TimeSpan HandoffTimeout = TimeSpan.FromSeconds(10);
+
+    /// <summary>Ends when the VMM goes away, breaks the protocol, or the agent stops. Never throws for what the peer does.</summary>
+    public async Task RunAsync(Socket socket, CancellationToken cancellationToken)
+    {
+        var reader = new HandoffLineReader(socket);
+        using var writer = new AgentLineWriter(socket);
+        try
+        {
+            var attachment = await AttachAsync(socket, reader, cancellationToken);
+            await ServeAsync(attachment, reader, writer, cancellationToken);
+        }
+        catch (HandoffRejectedException rejected)
+        {
+            LogRejected(entry.Vm, rejected.Code, rejected.Message);
+            await TrySendAsync(writer, new AgentLine(AgentLine.Rejected, 0, rejected.Code, rejected.Message), cancellationToken);
+        }
+        catch (Exception exception) when (exception is InvalidDataException or LinuxException or SocketException or IOException
+            || (exception is OperationCanceledException && !cancellationToken.IsCancellationRequested))
+        {
+            LogClosed(entry.Vm, exception.Message);
+        }
+        catch (OperationCanceledException)
+        {
+            // The agent stops.
+        }
+        finally
+        {
+            // A VMM often closes its socket by ending.
+            work.Add(entry.Vm);
+        }
+    }
+
+    private async Task<Attachment> AttachAsync(Socket socket, HandoffLineReader reader, CancellationToken cancellationToken)
+    {
+        using var timeout = new CancellationTokenSource(HandoffTimeout, time);
+        using var either = CancellationTokenSource.CreateLinkedTokenSource(timeout.Token, cancellationToken);
+        Linux.Processes.Pidfd? pidfd = null;
+        var taken = false;
+        try
+        {
+            var line = await reader.ReadAsync(HandoffProtocol.MaximumDescriptors, either.Token)
+                ?? throw new HandoffRejectedException("malformed", "the socket was closed before the handoff message ended");
+            var peer = UnixPeer.Of(socket);
+            pidfd = UnixPeer.OpenPidfd(socket);
+
+            await entry.Gate.WaitAsync(either.Token);
+            try
+            {
+                var desired = entry.Desired ?? throw new HandoffRejectedException("unknown-vm", "the VM does not concern this host");
+                var message = HandoffValidator.Parse(line.Span);
+                HandoffValidator.Validate(message, desired, peer, reader.Descriptors.Count);
+                RequireFree(message.VmmPid);
+                var opened = HandoffOpener.Open(message, desired, pidfd, reader.Descriptors);
+                if (entry.Attachment is { } present && IsSame(present, opened))
+                {
+                    return present;
+                }
+
+                attachments.Attach(entry, opened);
+                taken = true;
+                return opened;
+            }
+            finally
+            {
+                entry.Gate.Release();
+            }
+        }
+        finally
+        {
+            if (!taken)
+            {
+                pidfd?.Dispose();
+                reader.Descriptors.ForEach(descriptor => descriptor.Dispose());
+            }
+        }
+    }
+
+    private void RequireFree(int pid)
+    {
+        if (entry.Attachment is { } other && other.Vmm.Pid != pid && !other.Process.HasExited())
+        {
+            throw new HandoffRejectedException("already-attached", $"VM {entry.Vm} is attached to VMM process {other.Vmm.Pid}, which lives");
+        }
+    }
+
+    // The same process connects again after the agent or the connection went away: its descriptors are borrowed already.
+    private static bool IsSame(Attachment present, Attachment opened) =>
+        present.Vmm == opened.Vmm && present.MemoryInstance == opened.MemoryInstance
+        && present.UserfaultfdNumber == opened.UserfaultfdNumber
+        && present.Layout.Regions.Select(Shape).SequenceEqual(opened.Layout.Regions.Select(Shape));
+
+    private static object Shape(GuestRegion region) =>
+        (region.GuestPhysicalAddress, region.Bytes, region.HostVirtualAddress, region.BackingNumber, region.BackingOffset);
+
+    private async Task ServeAsync(Attachment attachment, HandoffLineReader reader, AgentLineWriter writer, CancellationToken cancellationToken)
+    {
+        using var closed = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
+        var pump = new VmmEventPump(entry, attachment, writer, spool, time, logger);
+        var announced = AnnounceAsync(attachment, writer, closed.Token);
+        var pumped = pump.RunAsync(cancellationToken);
+        try
+        {
+            while (await reader.ReadAsync(0, cancellationToken) is { } line)
+            {
+                await pump.PostAsync(Parse(line.Span, attachment), cancellationToken);
+            }
+        }
+        finally
+        {
+            pump.Complete();
+            await closed.CancelAsync();
+            await announced;
+            await pumped;
+        }
+    }
+
+    // The VMM learns that it is attached only when every page known for its VM is armed.
+    private async Task AnnounceAsync(Attachment attachment, AgentLineWriter writer, CancellationToken cancellationToken)
+    {
+        try
+        {
+            Task armed;
+            await entry.Gate.WaitAsync(cancellationToken);
+            try
+            {
+                armed = entry.WhenArmedAsync();
+            }
+            finally
+            {
+                entry.Gate.Release();
+            }
+
+            work.Add(entry.Vm);
+            await armed.WaitAsync(cancellationToken);
+            await writer.SendAsync(new AgentLine(AgentLine.Attached, spool.LastEvent(attachment.Vmm), null, null), cancellationToken);
+        }
+        catch (Exception exception) when (exception is OperationCanceledException or SocketException)
+        {
+            // The connection ended first, or another VMM took its place.
+        }
+    }
+
+    private static VmmEvent Parse(ReadOnlySpan<byte> line, Attachment attachment)
+    {
+        try
+        {
+            if (JsonSerializer.Deserialize(line, HandoffJson.Default.VmmEvent) is { } vmmEvent && VmmEventReports.IsValid(vmmEvent, attachment.Layout))
+            {
+                return vmmEvent;
+            }
+        }
+        catch (JsonException)
+        {
+            // Answered below.
+        }
+
+        throw new HandoffRejectedException("malformed-event", "a line is not an event of this VM's memory");
+    }
+
+    private static async Task TrySendAsync(AgentLineWriter writer, AgentLine line, CancellationToken cancellationToken)
+    {
+        try
+        {
+            await writer.SendAsync(line, cancellationToken);
+        }
+        catch (Exception exception) when (exception is SocketException or OperationCanceledException)
+        {
+            // Gone already.
+        }
+    }
+
+    [LoggerMessage(1211, LogLevel.Warning, "The handoff for VM {Vm} was refused: {Code}, {Reason}")]
+    private partial void LogRejected(string vm, string code, string reason);
+
+    [LoggerMessage(1212, LogLevel.Information, "The connection of VM {Vm}'s VMM ended: {Reason}")]
+    private partial void LogClosed(string vm, string reason);
+}

@@ -1,0 +1,146 @@
+using Fleet.Contracts;
+using Fleet.Contracts.Agents;
+using Fleet.Contracts.Handoff;
+using Fleet.Linux;
+using Fleet.Linux.Memory;
+using Fleet.Linux.Processes;
+using Fleet.Linux.Userfaultfd;
+
+namespace Fleet.HostAgent.Attach;
+
+/// <summary>Checks the descriptors of a handoff against the VMM process itself, and makes the attachment.</summary>
+public static class HandoffOpener
+{
+    private const UffdFeatures Needed = UffdFeatures.Poison | UffdFeatures.MissingShmem | UffdFeatures.MinorShmem;
+
+    /// <param name="descriptors">On success owned by the attachment; on a rejection by the caller.</param>
+    /// <exception cref="HandoffRejectedException">With a stable code.</exception>
+    public static Attachment Open(HandoffMessage message, DesiredVm desired, Pidfd pidfd, IReadOnlyList<FileDescriptor> descriptors)
+    {
+        var vmm = ProcessIdentity.Of(message.VmmPid);
+        if (vmm is null || pidfd.HasExited())
+        {
+            throw new HandoffRejectedException("vmm-ended", "the VMM process has ended");
+        }
+
+        if (!UserfaultfdHandle.IsUserfaultfd(descriptors[0]))
+        {
+            throw new HandoffRejectedException("wrong-descriptor", "the first descriptor is not a userfaultfd");
+        }
+
+        if (descriptors.Skip(1).Any(descriptor => !FileDescriptorInfo.IsMemfd(descriptor)))
+        {
+            throw new HandoffRejectedException("wrong-descriptor", "a backing descriptor is not a memfd");
+        }
+
+        var userfaultfd = new UserfaultfdHandle(descriptors[0]);
+        var layout = new GuestLayout([.. message.Regions.Select(region => ToRegion(region, descriptors))]);
+        RequireNumbers(message, pidfd, descriptors);
+        RequireMapped(layout, message.VmmPid);
+        RequireFeatures(userfaultfd);
+        RequireSameProcess(userfaultfd, layout);
+        return new Attachment(desired.Vm, desired.MemoryInstance, vmm, pidfd, userfaultfd, message.Userfaultfd, layout);
+    }
+
+    private static GuestRegion ToRegion(HandoffRegion region, IReadOnlyList<FileDescriptor> descriptors) =>
+        new(
+            HandoffValidator.ParseAddress(region.GuestPhysicalAddress),
+            region.Bytes,
+            HandoffValidator.ParseAddress(region.HostVirtualAddress),
+            region.PageBytes,
+            new MemoryFile(descriptors[1 + region.Memfd!.Value]),
+            region.MemfdNumber!.Value,
+            region.MemfdOffset);
+
+    // An agent that starts later finds the descriptors by their numbers: they must be the ones that came over the socket.
+    private static void RequireNumbers(HandoffMessage message, Pidfd pidfd, IReadOnlyList<FileDescriptor> descriptors)
+    {
+        RequireSame(pidfd, message.Userfaultfd, descriptors[0], "userfaultfd");
+        foreach (var region in message.Regions)
+        {
+            RequireSame(pidfd, region.MemfdNumber!.Value, descriptors[1 + region.Memfd!.Value], "memfdNumber");
+        }
+    }
+
+    private static void RequireSame(Pidfd pidfd, int number, FileDescriptor received, string field)
+    {
+        try
+        {
+            using var copy = pidfd.GetFd(number);
+            if (copy.LinkTarget == received.LinkTarget && FileDescriptorInfo.Inode(copy) == FileDescriptorInfo.Inode(received))
+            {
+                return;
+            }
+        }
+        catch (LinuxException exception) when (exception.Errno is Errno.EBADF or Errno.EINVAL)
+        {
+            // Answered below.
+        }
+
+        throw new HandoffRejectedException("wrong-descriptor", $"{field} {number} is not the descriptor that came with the message");
+    }
+
+    private static void RequireMapped(GuestLayout layout, int pid)
+    {
+        var maps = ProcessMaps.Read(pid).Where(map => map.IsShared).ToList();
+        foreach (var region in layout.Regions)
+        {
+            var inode = FileDescriptorInfo.Inode(region.Backing.Descriptor);
+            var at = region.HostVirtualAddress;
+            var end = at + (ulong)region.Bytes;
+            foreach (var map in maps.Where(map => map.Start <= at && at < map.End || (map.Start > at && map.Start < end)).OrderBy(map => map.Start))
+            {
+                var offset = region.BackingOffset + (long)(at - region.HostVirtualAddress);
+                if (map.Start > at || map.Inode != inode || map.Offset + (long)(at - map.Start) != offset
+                    || !map.Path.StartsWith("/memfd:", StringComparison.Ordinal))
+                {
+                    break;
+                }
+
+                at = map.End;
+            }
+
+            if (at < end)
+            {
+                throw new HandoffRejectedException("not-mapped", $"the VMM has not mapped its memfd at {HexAddress.Format(at)} as it says");
+            }
+        }
+    }
+
+    private static void RequireFeatures(UserfaultfdHandle userfaultfd)
+    {
+        try
+        {
+            if (userfaultfd.HandshakeFeatures() is not { } features)
+            {
+                userfaultfd.Handshake(Needed);
+            }
+            else if ((features & Needed) != Needed)
+            {
+                throw new HandoffRejectedException("userfaultfd-features", $"the userfaultfd lacks {Needed & ~features}; leave the UFFDIO_API handshake to the agent, or ask for {Needed}");
+            }
+        }
+        catch (LinuxException exception)
+        {
+            throw new HandoffRejectedException("userfaultfd-features", $"{exception.Call}: {exception.Errno}; this kernel cannot do {Needed}");
+        }
+    }
+
+    // A userfaultfd acts on the process that made it. Registering a page at the VMM's address fails in any other process,
+    // unless that one has mapped something there too; then verification by the VMM's own page tables says so.
+    private static void RequireSameProcess(UserfaultfdHandle userfaultfd, GuestLayout layout)
+    {
+        var address = layout.Regions[0].HostVirtualAddress;
+        try
+        {
+            userfaultfd.Register(address, FrameMath.FrameBytes, UffdRegisterMode.Missing | UffdRegisterMode.Minor);
+            userfaultfd.Unregister(address, FrameMath.FrameBytes);
+        }
+        catch (LinuxException exception)
+        {
+            throw exception.Errno == Errno.EBUSY
+                ? new HandoffRejectedException("busy-userfaultfd", "another userfaultfd holds this memory")
+                : new HandoffRejectedException("wrong-descriptor", $"the userfaultfd does not act on the VMM's memory ({exception.Call}: {exception.Errno})");
+        }
+    }
+}

@@ -1,0 +1,123 @@
+using Fleet.HostAgent.Enforce;
+using Fleet.HostAgent.Reconcile;
+using Fleet.HostAgent.State;
+using Fleet.Linux;
+using Fleet.Linux.Memory;
+using Fleet.Linux.Processes;
+using Fleet.Linux.Userfaultfd;
+using Microsoft.Extensions.Logging;
+
+namespace Fleet.HostAgent.Attach;
+
+/// <summary>
+/// At start: finds the VMMs of the agent process before this one again, borrows their descriptors anew (pidfd_getfd) and
+/// carries on. Without the VMM's help, and without the control plane.
+/// </summary>
+public sealed partial class Takeover(AttachmentJournal journal, VmTable table, Attachments attachments, ILogger<Takeover> logger)
+{
+    public async Task RunAsync(CancellationToken cancellationToken)
+    {
+        foreach (var record in journal.Load())
+        {
+            cancellationToken.ThrowIfCancellationRequested();
+            if (Pidfd.Open(record.Vmm) is not { } pidfd)
+            {
+                journal.Remove(record.Vm);
+                LogGone(record.Vm, record.Vmm.Pid);
+                continue;
+            }
+
+            if (TryOpen(record, pidfd) is { } attachment)
+            {
+                await BindAsync(table.GetOrAdd(record.Vm), attachment, cancellationToken);
+            }
+        }
+    }
+
+    private async Task BindAsync(VmEntry entry, Attachment attachment, CancellationToken cancellationToken)
+    {
+        await entry.Gate.WaitAsync(cancellationToken);
+        try
+        {
+            WakeWaiting(attachment);
+            if (entry.Attachment is not null)
+            {
+                // The VMM was faster and handed over again by itself.
+                attachment.Dispose();
+                return;
+            }
+
+            LogTaken(entry.Vm, attachment.Vmm.Pid, attachment.Trapped.Frames);
+            attachments.Attach(entry, attachment);
+        }
+        finally
+        {
+            entry.Gate.Release();
+        }
+    }
+
+    private Attachment? TryOpen(AttachmentRecord record, Pidfd pidfd)
+    {
+        var opened = new List<IDisposable> { pidfd };
+        try
+        {
+            var userfaultfd = new UserfaultfdHandle(Keep(opened, pidfd.GetFd(record.Userfaultfd)));
+            var regions = record.Regions.Select(region => Open(region, pidfd, opened)).ToList();
+            return new Attachment(record.Vm, record.MemoryInstance, record.Vmm, pidfd, userfaultfd, record.Userfaultfd, new GuestLayout(regions))
+            {
+                Trapped = FrameSet.Of(record.Trapped),
+            };
+        }
+        catch (Exception exception) when (exception is LinuxException or ArgumentException or InvalidDataException)
+        {
+            // The process lives, but its descriptors are not the recorded ones. Its markers enforce on; the VMM can hand over again.
+            LogNotTaken(exception, record.Vm, record.Vmm.Pid);
+            opened.ForEach(handle => handle.Dispose());
+            return null;
+        }
+    }
+
+    private static GuestRegion Open(RegionRecord region, Pidfd pidfd, List<IDisposable> opened)
+    {
+        var descriptor = Keep(opened, pidfd.GetFd(region.BackingNumber));
+        if (!FileDescriptorInfo.IsMemfd(descriptor) || FileDescriptorInfo.Inode(descriptor) != region.BackingInode)
+        {
+            throw new InvalidDataException("the recorded descriptor is not the guest's memory any more");
+        }
+
+        return new GuestRegion(
+            region.GuestPhysicalAddress, region.Bytes, region.HostVirtualAddress, region.PageBytes,
+            new MemoryFile(descriptor), region.BackingNumber, region.BackingOffset);
+    }
+
+    // An event that the dead agent had read already is not sent again: whoever waits on it must fault once more.
+    private static void WakeWaiting(Attachment attachment)
+    {
+        foreach (var part in attachment.Trapped.Ranges.SelectMany(attachment.Layout.Locate))
+        {
+            try
+            {
+                attachment.Userfaultfd.Wake(part.HostVirtualAddress, (ulong)part.Bytes);
+            }
+            catch (LinuxException exception) when (exception.Errno is Errno.ENOENT or Errno.EINVAL)
+            {
+                // Journalled, but the agent died before it was registered: nobody can wait there.
+            }
+        }
+    }
+
+    private static FileDescriptor Keep(List<IDisposable> opened, FileDescriptor descriptor)
+    {
+        opened.Add(descriptor);
+        return descriptor;
+    }
+
+    [LoggerMessage(1301, LogLevel.Information, "VM {Vm}: VMM process {Pid} was taken over again with {Frames} trapped frames")]
+    private partial void LogTaken(string vm, int pid, long frames);
+
+    [LoggerMessage(1302, LogLevel.Information, "VM {Vm}: VMM process {Pid} has ended while no agent ran")]
+    private partial void LogGone(string vm, int pid);
+
+    [LoggerMessage(1303, LogLevel.Error, "VM {Vm}: VMM process {Pid} lives but could not be taken over; what is armed in it stays armed, and it can hand over again")]
+    private partial void LogNotTaken(Exception exception, string vm, int pid);
+}

@@ -1,0 +1,107 @@
+using System.Threading.Channels;
+using Fleet.Contracts.Vms;
+using Fleet.HostAgent.Options;
+using Fleet.HostAgent.Reconcile;
+using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Hosting;
+using Microsoft.Extensions.Logging;
+using Microsoft.Extensions.Options;
+
+namespace Fleet.HostAgent.Attach;
+
+/// <summary>Keeps one listening socket for each VM on this host that attaches by handoff.</summary>
+public sealed partial class VmmListeners(
+    VmTable table, DesiredState desired, AllowedPaths allowed, IOptions<AgentOptions> options,
+    IServiceProvider services, ILogger<VmmListeners> logger) : BackgroundService
+{
+    private readonly Dictionary<string, (string Path, CancellationTokenSource Stop, Task Run)> _running = new(StringComparer.Ordinal);
+    private readonly Channel<bool> _changed = Channel.CreateBounded<bool>(new BoundedChannelOptions(1) { FullMode = BoundedChannelFullMode.DropWrite });
+
+    protected override async Task ExecuteAsync(CancellationToken stoppingToken)
+    {
+        Directory.CreateDirectory(options.Value.VmmSockets, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
+        void Changed() => _changed.Writer.TryWrite(true);
+        desired.MembershipChanged += Changed;
+        Changed();
+        try
+        {
+            await foreach (var _ in _changed.Reader.ReadAllAsync(stoppingToken))
+            {
+                await MatchAsync(Wanted(), stoppingToken);
+            }
+        }
+        catch (OperationCanceledException)
+        {
+            // Stopping.
+        }
+        finally
+        {
+            desired.MembershipChanged -= Changed;
+            await MatchAsync([], CancellationToken.None);
+        }
+    }
+
+    private Dictionary<string, string> Wanted()
+    {
+        var wanted = new Dictionary<string, string>(StringComparer.Ordinal);
+        foreach (var entry in table.All)
+        {
+            if (entry.Desired is not { Attach.Kind: AttachKinds.Handoff } vm)
+            {
+                continue;
+            }
+
+            if (vm.Attach.Socket is { } named && !allowed.Allows(named))
+            {
+                LogNotAllowed(entry.Vm, named);
+                continue;
+            }
+
+            wanted[entry.Vm] = vm.Attach.Socket ?? Path.Combine(options.Value.VmmSockets, $"{entry.Vm}.sock");
+        }
+
+        return wanted;
+    }
+
+    private async Task MatchAsync(Dictionary<string, string> wanted, CancellationToken stoppingToken)
+    {
+        foreach (var (vm, running) in _running.ToList())
+        {
+            if (wanted.GetValueOrDefault(vm) != running.Path || running.Run.IsCompleted)
+            {
+                await running.Stop.CancelAsync();
+                await running.Run;
+                running.Stop.Dispose();
+                _running.Remove(vm);
+            }
+        }
+
+        foreach (var (vm, path) in wanted.Where(pair => !_running.ContainsKey(pair.Key)))
+        {
+            var stop = CancellationTokenSource.CreateLinkedTokenSource(stoppingToken);
+            _running.Add(vm, (path, stop, RunAsync(vm, path, stop.Token)));
+        }
+    }
+
+    private async Task RunAsync(string vm, string path, CancellationToken cancellationToken)
+    {
+        var entry = table.GetOrAdd(vm);
+        try
+        {
+            await new VmmListener(
+                vm, path,
+                (socket, token) => ActivatorUtilities.CreateInstance<HandoffConnection>(services, entry).RunAsync(socket, token),
+                logger).RunAsync(cancellationToken);
+        }
+        catch (Exception exception) when (exception is IOException or System.Net.Sockets.SocketException or UnauthorizedAccessException)
+        {
+            LogCannotListen(exception, vm, path);
+        }
+    }
+
+    [LoggerMessage(1231, LogLevel.Warning, "VM {Vm}: the control plane names the socket {Path}, which lies in no folder of Agent:AllowedPaths; the VM cannot be attached")]
+    private partial void LogNotAllowed(string vm, string path);
+
+    [LoggerMessage(1232, LogLevel.Error, "VM {Vm}: cannot listen on {Path}")]
+    private partial void LogCannotListen(Exception exception, string vm, string path);
+}

@@ -1,0 +1,95 @@
+using System.Net;
+using System.Net.Http.Headers;
+using System.Net.Http.Json;
+using System.Text.Json;
+using System.Text.Json.Serialization.Metadata;
+using Fleet.Contracts;
+using Fleet.Contracts.Agents;
+using Fleet.Contracts.Security;
+
+namespace Fleet.HostAgent.ControlPlane;
+
+/// <summary>The control plane's agent routes. Every call throws <see cref="ControlPlaneException"/> on a refusal and <see cref="HttpRequestException"/> when nobody answers.</summary>
+public sealed class ControlPlaneClient(HttpClient http, string host)
+{
+    private static readonly TimeSpan CallTimeout = TimeSpan.FromSeconds(30);
+
+    /// <summary>Sent as the bearer token from now on.</summary>
+    public void UseCredential(string credential) =>
+        http.DefaultRequestHeaders.Authorization = new AuthenticationHeaderValue("Bearer", credential);
+
+    public Task<EnrollResult> EnrollAsync(EnrollRequest request, CancellationToken cancellationToken) =>
+        PostAsync(Routes.Enroll, request, FleetJson.Default.EnrollRequest, FleetJson.Default.EnrollResult, cancellationToken);
+
+    public Task<ClaimResult> ClaimAsync(ClaimRequest request, CancellationToken cancellationToken) =>
+        PostAsync(Routes.Claim(host), request, FleetJson.Default.ClaimRequest, FleetJson.Default.ClaimResult, cancellationToken);
+
+    public Task<HeartbeatResult> HeartbeatAsync(HeartbeatRequest request, CancellationToken cancellationToken) =>
+        PostAsync(Routes.Heartbeat(host), request, FleetJson.Default.HeartbeatRequest, FleetJson.Default.HeartbeatResult, cancellationToken);
+
+    public Task<ReportsResult> ReportAsync(ReportsRequest request, CancellationToken cancellationToken) =>
+        PostAsync(Routes.Reports(host), request, FleetJson.Default.ReportsRequest, FleetJson.Default.ReportsResult, cancellationToken);
+
+    /// <summary>One VM's desired state; null when it no longer concerns this host.</summary>
+    public async Task<DesiredVm?> FetchAsync(string vm, CancellationToken cancellationToken)
+    {
+        using var timeout = Limit(cancellationToken);
+        using var response = await http.GetAsync(new Uri(Routes.DesiredVm(host, vm), UriKind.Relative), timeout.Token);
+        return response.StatusCode == HttpStatusCode.NotFound
+            ? null
+            : await ReadAsync(response, FleetJson.Default.DesiredVm, timeout.Token);
+    }
+
+    /// <summary>Opens the desired-state stream; the caller disposes the response.</summary>
+    public async Task<HttpResponseMessage> OpenDesiredAsync(long incarnation, CancellationToken cancellationToken)
+    {
+        using var request = new HttpRequestMessage(HttpMethod.Get, Routes.Desired(host, incarnation));
+        request.Headers.Accept.Add(new MediaTypeWithQualityHeaderValue("text/event-stream"));
+        using var timeout = Limit(cancellationToken);
+        var response = await http.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, timeout.Token);
+        if (response.IsSuccessStatusCode)
+        {
+            return response;
+        }
+
+        using (response)
+        {
+            throw await ToExceptionAsync(response, timeout.Token);
+        }
+    }
+
+    private async Task<TResult> PostAsync<TRequest, TResult>(
+        string route, TRequest body, JsonTypeInfo<TRequest> requestType, JsonTypeInfo<TResult> resultType, CancellationToken cancellationToken)
+    {
+        using var timeout = Limit(cancellationToken);
+        using var response = await http.PostAsJsonAsync(route, body, requestType, timeout.Token);
+        return await ReadAsync(response, resultType, timeout.Token);
+    }
+
+    private static async Task<T> ReadAsync<T>(HttpResponseMessage response, JsonTypeInfo<T> type, CancellationToken cancellationToken) =>
+        response.IsSuccessStatusCode
+            ? await response.Content.ReadFromJsonAsync(type, cancellationToken) ?? throw new HttpRequestException("the control plane answered with an empty body")
+            : throw await ToExceptionAsync(response, cancellationToken);
+
+    private static async Task<ControlPlaneException> ToExceptionAsync(HttpResponseMessage response, CancellationToken cancellationToken)
+    {
+        ProblemBody? problem = null;
+        try
+        {
+            problem = await response.Content.ReadFromJsonAsync(FleetJson.Default.ProblemBody, cancellationToken);
+        }
+        catch (JsonException)
+        {
+            // Something between here and the control plane answered.
+        }
+
+        return new ControlPlaneException(response.StatusCode, problem?.Code ?? "unknown", problem?.Detail);
+    }
+
+    private static CancellationTokenSource Limit(CancellationToken cancellationToken)
+    {
+        var limit = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
+        limit.CancelAfter(CallTimeout);
+        return limit;
+    }
+}

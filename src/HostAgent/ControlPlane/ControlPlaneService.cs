@@ -1,0 +1,124 @@
+using Fleet.Contracts.Agents;
+using Fleet.HostAgent.Options;
+using Fleet.Linux.Processes;
+using Microsoft.Extensions.Hosting;
+using Microsoft.Extensions.Logging;
+using Microsoft.Extensions.Options;
+
+namespace Fleet.HostAgent.ControlPlane;
+
+/// <summary>Enrols, claims, and keeps the three conversations with the control plane going. Its absence stops no enforcement.</summary>
+public sealed partial class ControlPlaneService(
+    Enrollment enrollment, ControlPlaneClient client, DesiredStream stream, Heartbeats heartbeats, ReportSender reports,
+    IHostApplicationLifetime lifetime, IOptions<AgentOptions> options, TimeProvider time,
+    ILogger<ControlPlaneService> logger) : BackgroundService
+{
+    // A conversation that lasted this long was a success, however it ended.
+    private static readonly TimeSpan Lasting = TimeSpan.FromSeconds(30);
+
+    protected override async Task ExecuteAsync(CancellationToken stoppingToken)
+    {
+        try
+        {
+            client.UseCredential(await RepeatAsync("enrol", enrollment.GetCredentialAsync, stoppingToken));
+            var claim = await RepeatAsync("claim the host", ClaimAsync, stoppingToken);
+            LogClaimed(options.Value.Host, claim.Incarnation);
+            await Task.WhenAll(
+                KeepAsync("desired-state stream", token => stream.FollowAsync(claim.Incarnation, token), stoppingToken),
+                KeepAsync("heartbeats", token => RunAsync(heartbeats.RunAsync(claim, token)), stoppingToken),
+                KeepAsync("reports", token => RunAsync(reports.RunAsync(claim.Incarnation, token)), stoppingToken));
+        }
+        catch (OperationCanceledException) when (stoppingToken.IsCancellationRequested)
+        {
+            // Stopping.
+        }
+        catch (Exception exception) when (exception is InvalidOperationException or InvalidDataException)
+        {
+            LogCannotStart(exception.Message);
+            Stop(ExitCodes.Configuration);
+        }
+    }
+
+    private Task<ClaimResult> ClaimAsync(CancellationToken cancellationToken) =>
+        client.ClaimAsync(
+            new ClaimRequest(KernelInfo.BootId, AgentVersion.Text, KernelInfo.Release, CapabilityProbe.Table()), cancellationToken);
+
+    private async Task<T> RepeatAsync<T>(string what, Func<CancellationToken, Task<T>> call, CancellationToken cancellationToken)
+    {
+        var backoff = new Backoff();
+        while (true)
+        {
+            try
+            {
+                return await call(cancellationToken);
+            }
+            catch (Exception exception) when (IsPassing(exception, cancellationToken))
+            {
+                LogRetry(what, exception.Message);
+                await Task.Delay(backoff.Next(), time, cancellationToken); // allowed: backoff
+            }
+        }
+    }
+
+    private async Task KeepAsync(string what, Func<CancellationToken, Task<TimeSpan?>> run, CancellationToken cancellationToken)
+    {
+        var backoff = new Backoff();
+        while (!cancellationToken.IsCancellationRequested)
+        {
+            TimeSpan? pause = null;
+            var started = time.GetTimestamp();
+            try
+            {
+                pause = await run(cancellationToken);
+            }
+            catch (ControlPlaneException exception) when (exception.Code == ControlPlaneException.AgentSuperseded)
+            {
+                LogSuperseded(options.Value.Host);
+                Stop(ExitCodes.Superseded);
+                return;
+            }
+            catch (Exception exception) when (IsPassing(exception, cancellationToken))
+            {
+                LogRetry(what, exception.Message);
+            }
+
+            if (pause is not null || time.GetElapsedTime(started) > Lasting)
+            {
+                backoff.Reset();
+            }
+
+            await Task.Delay(pause ?? backoff.Next(), time, cancellationToken); // allowed: backoff
+        }
+    }
+
+    private static async Task<TimeSpan?> RunAsync(Task conversation)
+    {
+        await conversation;
+        return null;
+    }
+
+    private void Stop(int exitCode)
+    {
+        Environment.ExitCode = exitCode;
+        lifetime.StopApplication();
+    }
+
+    private static bool IsPassing(Exception exception, CancellationToken cancellationToken) => exception switch
+    {
+        HttpRequestException or ControlPlaneException or IOException or InvalidDataException => true,
+        OperationCanceledException => !cancellationToken.IsCancellationRequested,
+        _ => false,
+    };
+
+    [LoggerMessage(1631, LogLevel.Information, "Host {Host} is claimed by this agent: incarnation {Incarnation}")]
+    private partial void LogClaimed(string host, long incarnation);
+
+    [LoggerMessage(1632, LogLevel.Warning, "Could not {What}: {Problem}. Enforcement goes on with the last known state; trying again")]
+    private partial void LogRetry(string what, string problem);
+
+    [LoggerMessage(1633, LogLevel.Critical, "Another agent process claimed host {Host}; this one stops. What is armed stays armed. If that was not intended, look for a second agent with this host's credential")]
+    private partial void LogSuperseded(string host);
+
+    [LoggerMessage(1634, LogLevel.Critical, "The agent cannot start: {Problem}")]
+    private partial void LogCannotStart(string problem);
+}

@@ -1,0 +1,54 @@
+using Fleet.Contracts.Agents;
+using Fleet.HostAgent.Spool;
+using Microsoft.Extensions.Logging;
+
+namespace Fleet.HostAgent.ControlPlane;
+
+/// <summary>Sends the spool's head, in order, and removes what the control plane has made durable.</summary>
+public sealed partial class ReportSender(ControlPlaneClient client, ReportSpool spool, ILogger<ReportSender> logger)
+{
+    private const int MostPerRequest = 500;
+
+    /// <summary>Runs until a call fails.</summary>
+    public async Task RunAsync(long incarnation, CancellationToken cancellationToken)
+    {
+        while (true)
+        {
+            var changed = spool.WhenChangedAsync();
+            var reports = spool.Peek(MostPerRequest);
+            if (reports.Count == 0)
+            {
+                await changed.WaitAsync(cancellationToken);
+                continue;
+            }
+
+            await SendAsync(new ReportsRequest(incarnation, spool.SpoolId, reports), cancellationToken);
+        }
+    }
+
+    private async Task SendAsync(ReportsRequest request, CancellationToken cancellationToken)
+    {
+        try
+        {
+            var result = await client.ReportAsync(request, cancellationToken);
+            foreach (var rejected in result.Rejected)
+            {
+                LogRejected(rejected.Sequence, rejected.Code);
+            }
+
+            spool.Acknowledge(result.Applied);
+        }
+        catch (ControlPlaneException exception) when (exception.Code == ControlPlaneException.SpoolGap)
+        {
+            // It has no memory of this spool up to here (restored from a backup): none of these was ever applied.
+            LogGap(exception.Message);
+            spool.StartOver();
+        }
+    }
+
+    [LoggerMessage(1621, LogLevel.Warning, "The control plane refused report {Sequence} for good: {Code}")]
+    private partial void LogRejected(long sequence, string code);
+
+    [LoggerMessage(1622, LogLevel.Warning, "The control plane lost its place in this spool ({Problem}); what waits is sent under a new spool id")]
+    private partial void LogGap(string problem);
+}

@@ -1,0 +1,65 @@
+using Fleet.Contracts;
+using Fleet.HostAgent.Attach;
+using Fleet.Linux.Memory;
+
+namespace Fleet.HostAgent.Enforce;
+
+/// <summary>
+/// Asks the kernel which frames carry a poison marker in the VMM's own page tables, now. It is the only ground on which a
+/// frame is ever called armed (DESIGN 8): it also catches a userfaultfd that belongs to another process than it claimed.
+/// </summary>
+public static class MarkerVerifier
+{
+    private const int BatchPages = 512;
+
+    /// <summary>The frames of the set that carry no marker.</summary>
+    /// <exception cref="Fleet.Linux.LinuxException">The process has ended, or may not be looked at.</exception>
+    public static FrameSet FindUnmarked(Attachment attachment, FrameSet frames)
+    {
+        var located = frames.Ranges.SelectMany(attachment.Layout.Locate).ToList();
+        var outside = frames.Except(FrameSet.Of(located.Select(ToFrames)));
+        return FrameSet.Of(located.SelectMany(part => FindUnmarked(attachment, part)).Select(ToFrames)).Union(outside);
+    }
+
+    /// <summary>The stretches of the range that carry no marker, in order.</summary>
+    public static IReadOnlyList<HostRange> FindUnmarked(Attachment attachment, HostRange range)
+    {
+        using var pageMap = PageMap.Open(attachment.Vmm.Pid);
+        if (attachment.Process.HasExited())
+        {
+            // Checked after the open: the map is then that of the process the descriptor stands for, not of a later one with its pid.
+            throw new Linux.LinuxException("read pagemap", Linux.Errno.ESRCH);
+        }
+
+        var unmarked = new List<HostRange>();
+        var entries = new PageMapEntry[Math.Min(BatchPages, range.Bytes / FrameMath.FrameBytes)];
+        for (long at = 0; at < range.Bytes; at += (long)entries.Length * FrameMath.FrameBytes)
+        {
+            var count = (int)Math.Min(entries.Length, (range.Bytes - at) / FrameMath.FrameBytes);
+            pageMap.Read(range.HostVirtualAddress + (ulong)at, entries.AsSpan(0, count));
+            for (var i = 0; i < count; i++)
+            {
+                if (!entries[i].IsPoisonMarker)
+                {
+                    Append(unmarked, range.Slice(at + ((long)i * FrameMath.FrameBytes), FrameMath.FrameBytes));
+                }
+            }
+        }
+
+        return unmarked;
+    }
+
+    private static void Append(List<HostRange> stretches, HostRange page)
+    {
+        if (stretches.Count > 0 && stretches[^1].Offset + (ulong)stretches[^1].Bytes == page.Offset)
+        {
+            stretches[^1] = stretches[^1] with { Bytes = stretches[^1].Bytes + page.Bytes };
+        }
+        else
+        {
+            stretches.Add(page);
+        }
+    }
+
+    private static FrameRange ToFrames(HostRange part) => new(part.FirstFrame, part.FirstFrame + (part.Bytes >> FrameMath.FrameShift));
+}

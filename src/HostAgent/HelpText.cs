@@ -1,0 +1,29 @@
+namespace Fleet.HostAgent;
+
+internal static class HelpText
+{
+    public const string Text = """
+        fleet-agent: keeps the poisoned pages of this host's VMs poisoned.
+
+        Usage: Fleet.HostAgent --Agent:Host=ID --Agent:ControlPlane=URL [settings]
+               Fleet.HostAgent --help | --version
+
+        Every setting can also be an environment variable (Agent__Host=…) or stand in appsettings.json beside the program.
+
+          Agent:Host             id of this host in the fleet (required)
+          Agent:ControlPlane     address of the control plane, such as http://127.0.0.1:5480 (required)
+          Agent:JoinToken        single-use token for the first start
+          Agent:JoinTokenFile    file that holds it; keeps it out of process listings
+          Agent:StateFolder      credential, spool and journals (default: state, beside the program)
+          Agent:VmmSocketFolder  a socket {vm}.sock for each VM that attaches by handoff (default: vmm, in the state folder)
+          Agent:AllowedPaths     folders, separated by ':', from which the control plane may name sockets (default: none)
+          Agent:Policy           marker (default): pages are poisoned when they are armed
+          Agent:VerifySeconds    how often armed pages are verified again (default: 10)
+          Agent:SpoolBytes       most bytes that wait for the control plane (default: 67108864)
+          Agent:AllowPlainHttp   allow http to a control plane that is not on loopback (default: false)
+          Agent:LogFormat        text (default) or json
+
+        Needs root: CAP_SYS_PTRACE for pidfd_getfd and CAP_SYS_ADMIN for /proc/PID/pagemap of the VMMs.
+        Exit codes: 0 stopped, 3 another agent claimed the host, 78 settings, rights or state folder.
+        """;
+}

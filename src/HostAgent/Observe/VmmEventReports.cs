@@ -1,0 +1,59 @@
+using Fleet.Contracts;
+using Fleet.Contracts.Agents;
+using Fleet.Contracts.Handoff;
+using Fleet.Contracts.Hits;
+using Fleet.Contracts.Pages;
+using Fleet.HostAgent.Attach;
+
+namespace Fleet.HostAgent.Observe;
+
+/// <summary>Turns what a VMM says on its line channel into reports. Pure.</summary>
+public static class VmmEventReports
+{
+    /// <summary>Whether the event is well-formed and lies in the VMM's memory.</summary>
+    public static bool IsValid(VmmEvent vmmEvent, GuestLayout layout)
+    {
+        if (vmmEvent.Sequence < 1 || vmmEvent.Count < 1 || !HexAddress.TryParse(vmmEvent.GuestPhysicalAddress, out var address))
+        {
+            return false;
+        }
+
+        var frame = FrameMath.FrameOf(address);
+        return vmmEvent.Type switch
+        {
+            VmmEvent.Poison => vmmEvent.Shift is { } shift && FrameMath.IsPageShift(shift) && IsInMemory(layout, FrameMath.PageFrame(frame, shift), shift)
+                && (vmmEvent.Class is null || PageClasses.IsValid(vmmEvent.Class)),
+            VmmEvent.MceInjected => IsInMemory(layout, frame, FrameMath.FrameShift)
+                && (vmmEvent.Access is null || HitAccesses.IsValid(vmmEvent.Access)),
+            _ => false,
+        };
+    }
+
+    /// <summary>The reports for a batch of valid events: every poison, and the hits with those of one frame and kind as one.</summary>
+    /// <param name="memoryInstance">Of the attachment.</param>
+    /// <param name="placementEpoch">The newest known; null when the VM no longer concerns this host.</param>
+    public static IReadOnlyList<AgentReport> Build(IReadOnlyList<VmmEvent> events, string vm, long memoryInstance, long? placementEpoch) =>
+    [
+        .. events.Where(vmmEvent => vmmEvent.Type == VmmEvent.Poison).Select(vmmEvent => Poison(vmmEvent, vm, memoryInstance)),
+        .. events.Where(vmmEvent => vmmEvent.Type == VmmEvent.MceInjected)
+            .GroupBy(vmmEvent => (Frame: FrameOf(vmmEvent), vmmEvent.Access, vmmEvent.Vcpu))
+            .Select(group => new AgentReport(
+                0, AgentReport.Hit, vm, memoryInstance, group.Key.Frame, null, null, null, placementEpoch,
+                group.Min(vmmEvent => vmmEvent.At), group.Max(vmmEvent => vmmEvent.At), group.Sum(vmmEvent => vmmEvent.Count),
+                group.Key.Access ?? HitAccesses.Unknown, group.Key.Vcpu, HitEvidences.Vmm, HitOutcomes.MceInjected)),
+    ];
+
+    private static AgentReport Poison(VmmEvent vmmEvent, string vm, long memoryInstance)
+    {
+        var shift = vmmEvent.Shift!.Value;
+        return new AgentReport(
+            0, AgentReport.Poison, vm, memoryInstance, FrameMath.PageFrame(FrameOf(vmmEvent), shift), shift,
+            vmmEvent.Class ?? PageClasses.Unknown, PageSources.Vmm, null, vmmEvent.At, vmmEvent.At, 1, null, null, null, null);
+    }
+
+    private static long FrameOf(VmmEvent vmmEvent) =>
+        HexAddress.TryParse(vmmEvent.GuestPhysicalAddress, out var address) ? FrameMath.FrameOf(address) : throw new ArgumentException("not a valid event", nameof(vmmEvent));
+
+    private static bool IsInMemory(GuestLayout layout, long frame, int shift) =>
+        layout.Locate(new Enforce.FrameRange(frame, frame + FrameMath.FramesOf(shift))).Sum(part => part.Bytes) == 1L << shift;
+}

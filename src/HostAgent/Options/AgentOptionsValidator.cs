@@ -1,0 +1,64 @@
+using Fleet.Contracts;
+using Microsoft.Extensions.Options;
+
+namespace Fleet.HostAgent.Options;
+
+/// <summary>Collects every defect of the settings, so that one start shows them all.</summary>
+public sealed class AgentOptionsValidator : IValidateOptions<AgentOptions>
+{
+    // sockaddr_un.sun_path holds 108 bytes with the terminating zero; the longest id is 64 characters.
+    private const int LongestSocketFolder = 107 - 64 - 6;
+
+    public ValidateOptionsResult Validate(string? name, AgentOptions options)
+    {
+        var errors = Errors(options).ToList();
+        return errors.Count == 0 ? ValidateOptionsResult.Success : ValidateOptionsResult.Fail(errors);
+    }
+
+    private static IEnumerable<string> Errors(AgentOptions options)
+    {
+        if (!ResourceId.IsValid(options.Host))
+        {
+            yield return "Agent:Host must be the host's id in the fleet: 1 to 64 letters, digits, '.', '_' or '-', starting with a letter or digit.";
+        }
+
+        if (!Uri.TryCreate(options.ControlPlane, UriKind.Absolute, out var uri) || (uri.Scheme != Uri.UriSchemeHttp && uri.Scheme != Uri.UriSchemeHttps))
+        {
+            yield return "Agent:ControlPlane must be the control plane's address, such as http://127.0.0.1:5480.";
+        }
+        else if (uri.Scheme == Uri.UriSchemeHttp && !uri.IsLoopback && !options.AllowPlainHttp)
+        {
+            yield return "Agent:ControlPlane is plain http and not on loopback: use https, or set Agent:AllowPlainHttp=true.";
+        }
+
+        if (options.Policy != "marker")
+        {
+            yield return $"Agent:Policy '{options.Policy}' is not available; use marker.";
+        }
+
+        if (options.VerifySeconds is < 1 or > 3600)
+        {
+            yield return "Agent:VerifySeconds must lie between 1 and 3600.";
+        }
+
+        if (options.SpoolBytes < 64 * 1024)
+        {
+            yield return "Agent:SpoolBytes must be at least 65536.";
+        }
+
+        if (options.JoinToken is not null && options.JoinTokenFile is not null)
+        {
+            yield return "Set Agent:JoinToken or Agent:JoinTokenFile, not both.";
+        }
+
+        if (System.Text.Encoding.UTF8.GetByteCount(Path.GetFullPath(options.VmmSockets)) > LongestSocketFolder)
+        {
+            yield return $"Agent:VmmSocketFolder '{options.VmmSockets}' is too long for Unix socket paths: at most {LongestSocketFolder} bytes.";
+        }
+
+        foreach (var path in options.AllowedPaths.Split(':', StringSplitOptions.RemoveEmptyEntries).Where(path => !Path.IsPathRooted(path)))
+        {
+            yield return $"Agent:AllowedPaths: '{path}' is not an absolute path.";
+        }
+    }
+}

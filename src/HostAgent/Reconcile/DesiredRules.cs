@@ -1,0 +1,78 @@
+using Fleet.Contracts;
+using Fleet.Contracts.Agents;
+
+namespace Fleet.HostAgent.Reconcile;
+
+public enum DesiredVerdict
+{
+    Adopt,
+
+    /// <summary>Older than what is known: a delayed or replayed view. It changes nothing (I3).</summary>
+    Older,
+
+    /// <summary>It does not follow from what is known, or its digest is wrong: the VM must be fetched whole.</summary>
+    Refetch,
+}
+
+/// <summary>Which view of a VM's desired state replaces which. Pure.</summary>
+public static class DesiredRules
+{
+    /// <param name="known">Local state; null when the VM is new here.</param>
+    public static DesiredVerdict Judge(DesiredVm? known, DesiredVm incoming)
+    {
+        if (known is not null
+            && (incoming.MemoryInstance < known.MemoryInstance
+                || incoming.PlacementEpoch < known.PlacementEpoch
+                || incoming.Generation < known.Generation))
+        {
+            return DesiredVerdict.Older;
+        }
+
+        return PoisonDigest.Compute(incoming.Vm, incoming.MemoryInstance, incoming.Pages) == incoming.Digest
+            ? DesiredVerdict.Adopt
+            : DesiredVerdict.Refetch;
+    }
+
+    /// <returns>The verdict, and with Adopt the state that the delta leads to.</returns>
+    public static (DesiredVerdict Verdict, DesiredVm? Result) Apply(DesiredVm? known, DesiredDelta delta)
+    {
+        if (known is null || delta.MemoryInstance != known.MemoryInstance)
+        {
+            return (DesiredVerdict.Refetch, null);
+        }
+
+        if (delta.Generation <= known.Generation)
+        {
+            return (DesiredVerdict.Older, null);
+        }
+
+        if (delta.From != known.Generation)
+        {
+            return (DesiredVerdict.Refetch, null);
+        }
+
+        var result = known with
+        {
+            Generation = delta.Generation,
+            Digest = delta.Digest,
+            Pages = Merge(known.Pages, delta),
+        };
+        var verdict = Judge(known, result);
+        return (verdict, verdict == DesiredVerdict.Adopt ? result : null);
+    }
+
+    private static List<PageKey> Merge(IReadOnlyList<PageKey> pages, DesiredDelta delta)
+    {
+        var cleared = delta.Cleared.ToHashSet();
+        var added = delta.Added.ToHashSet();
+        var large = delta.Added.Where(page => page.Shift > FrameMath.FrameShift).ToList();
+        return
+        [
+            .. pages
+                .Where(page => !cleared.Contains(page) && !added.Contains(page)
+                    && !large.Any(outer => FrameMath.Covers(outer.Frame, outer.Shift, page.Frame, page.Shift)))
+                .Concat(added)
+                .OrderBy(page => page.Frame),
+        ];
+    }
+}

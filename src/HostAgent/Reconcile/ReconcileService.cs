@@ -1,0 +1,114 @@
+using Fleet.HostAgent.Attach;
+using Fleet.HostAgent.ControlPlane;
+using Fleet.HostAgent.Options;
+using Microsoft.Extensions.Hosting;
+using Microsoft.Extensions.Logging;
+using Microsoft.Extensions.Options;
+
+namespace Fleet.HostAgent.Reconcile;
+
+/// <summary>
+/// The agent's main loop. It needs no control plane: at start it loads the last known state and takes the VMMs over again,
+/// then looks at every VM when something changed and at an interval.
+/// </summary>
+public sealed partial class ReconcileService(
+    VmTable table, DesiredState desired, Takeover takeover, VmReconciler reconciler, WorkSet work, StatusSignal status,
+    IOptions<AgentOptions> options, TimeProvider time, ILogger<ReconcileService> logger) : BackgroundService
+{
+    protected override async Task ExecuteAsync(CancellationToken stoppingToken)
+    {
+        desired.Load();
+        await takeover.RunAsync(stoppingToken);
+        try
+        {
+            await Task.WhenAll(WorkAsync(stoppingToken), VerifyAsync(stoppingToken), WatchAsync(stoppingToken));
+        }
+        catch (OperationCanceledException) when (stoppingToken.IsCancellationRequested)
+        {
+            // Stopping: what is armed stays armed.
+        }
+    }
+
+    private async Task WorkAsync(CancellationToken cancellationToken)
+    {
+        while (true)
+        {
+            foreach (var vm in await work.TakeAsync(cancellationToken))
+            {
+                await ReconcileAsync(vm, cancellationToken);
+            }
+        }
+    }
+
+    private async Task ReconcileAsync(string vm, CancellationToken cancellationToken)
+    {
+        if (table.Find(vm) is not { } entry)
+        {
+            return;
+        }
+
+        await entry.Gate.WaitAsync(cancellationToken);
+        try
+        {
+            var before = entry.Status;
+            // On a thread of its own: system calls on a large set take milliseconds, and a hung VMM's longer.
+            await Task.Run(() => reconciler.Reconcile(entry), cancellationToken);
+            entry.StatusAt = time.GetTimestamp();
+            if (before != entry.Status)
+            {
+                status.Set();
+            }
+        }
+#pragma warning disable CA1031 // One VM's defect must not end the enforcement of the others.
+        catch (Exception exception) when (exception is not OperationCanceledException)
+#pragma warning restore CA1031
+        {
+            LogDefect(exception, vm);
+        }
+        finally
+        {
+            entry.Gate.Release();
+        }
+    }
+
+    // Armed pages are verified again at an interval: a VMM, or whoever maps its memory, can lose a marker.
+    private async Task VerifyAsync(CancellationToken cancellationToken)
+    {
+        using var timer = new PeriodicTimer(TimeSpan.FromSeconds(options.Value.VerifySeconds), time);
+        while (await timer.WaitForNextTickAsync(cancellationToken))
+        {
+            foreach (var entry in table.All)
+            {
+                work.Add(entry.Vm);
+            }
+        }
+    }
+
+    private async Task WatchAsync(CancellationToken cancellationToken)
+    {
+        using var timer = new PeriodicTimer(TimeSpan.FromSeconds(1), time);
+        while (await timer.WaitForNextTickAsync(cancellationToken))
+        {
+            foreach (var entry in table.All.Where(entry => HasEnded(entry)))
+            {
+                work.Add(entry.Vm);
+            }
+        }
+    }
+
+    private static bool HasEnded(VmEntry entry)
+    {
+        try
+        {
+            return entry.Attachment?.Process.HasExited() == true;
+        }
+        catch (ObjectDisposedException)
+        {
+            // Replaced in this moment.
+            return false;
+        }
+    }
+
+    [LoggerMessage(1111, LogLevel.Error, "VM {Vm} could not be looked at; it is tried again")]
+    private partial void LogDefect(Exception exception, string vm);
+}

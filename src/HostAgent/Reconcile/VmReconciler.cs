@@ -1,0 +1,156 @@
+using Fleet.Contracts.Agents;
+using Fleet.Contracts.Vms;
+using Fleet.HostAgent.Attach;
+using Fleet.HostAgent.Enforce;
+using Fleet.HostAgent.State;
+using Fleet.Linux;
+using Microsoft.Extensions.Logging;
+
+namespace Fleet.HostAgent.Reconcile;
+
+/// <summary>Brings one VM's VMM to its desired state, and states what the kernel confirmed.</summary>
+public sealed partial class VmReconciler(
+    AttachmentJournal journal, Attachments attachments, ILogger<VmReconciler> logger)
+{
+    /// <summary>Looks at the kernel, plans, acts, looks again. Call with the entry's gate held.</summary>
+    public void Reconcile(VmEntry entry)
+    {
+        if (entry.Attachment is { } ended && ended.Process.HasExited())
+        {
+            LogVmmEnded(entry.Vm, ended.Vmm.Pid);
+            attachments.Detach(entry);
+        }
+
+        if (entry.Desired is not { } desired)
+        {
+            return;
+        }
+
+        var before = entry.Status;
+        entry.Status = entry.Attachment is { } attachment ? Enforce(entry, desired, attachment)
+            : Reconciler.Unconfirmed(desired, EnforcementStates.Pending, "not-attached");
+        if (entry.Status.State == EnforcementStates.Armed)
+        {
+            entry.CompleteArmed();
+        }
+
+        LogChange(before, entry.Status);
+    }
+
+    private VmStatus Enforce(VmEntry entry, DesiredVm desired, Attachment attachment)
+    {
+        if (attachment.MemoryInstance != desired.MemoryInstance)
+        {
+            // A reset or rebuild: the old RAM is still mapped in this process, and its arms must not change.
+            return Reconciler.Unconfirmed(desired, EnforcementStates.Pending, "vmm-of-another-memory-instance");
+        }
+
+        try
+        {
+            return Reconciler.Status(desired, Carry(entry, desired, attachment));
+        }
+        catch (LinuxException exception) when (exception.Errno == Errno.ESRCH)
+        {
+            LogVmmEnded(entry.Vm, attachment.Vmm.Pid);
+            attachments.Detach(entry);
+            return Reconciler.Unconfirmed(desired, EnforcementStates.Pending, "not-attached");
+        }
+        catch (Exception exception) when (exception is LinuxException or IOException or UnauthorizedAccessException)
+        {
+            LogFailed(exception, entry.Vm);
+            return Reconciler.Unconfirmed(desired, EnforcementStates.Failed, exception is LinuxException linux ? $"{linux.Call}: {linux.Errno}" : "state-folder-failed");
+        }
+    }
+
+    private List<ArmFailure> Carry(VmEntry entry, DesiredVm desired, Attachment attachment)
+    {
+        var wanted = FrameSet.Of(desired.Pages);
+        var plan = Reconciler.Plan(wanted, attachment.Trapped, entry.Confirmed, MarkerVerifier.FindUnmarked(attachment, wanted));
+        if (!plan.Lost.IsEmpty)
+        {
+            LogMarkerLost(entry.Vm, plan.Lost.Frames);
+        }
+
+        Journal(attachment, plan.Trap);
+        if (entry.Confirmed.IsEmpty)
+        {
+            Enforcer.Register(attachment, wanted);
+        }
+
+        var failures = new List<ArmFailure>();
+        if (!plan.Arm.IsEmpty)
+        {
+            failures.AddRange(Enforcer.Arm(attachment, plan.Arm));
+        }
+
+        if (!plan.Disarm.IsEmpty)
+        {
+            failures.AddRange(Enforcer.Disarm(attachment, plan.Disarm));
+            LogDisarmed(entry.Vm, plan.Disarm.Frames);
+        }
+
+        if (!plan.Arm.IsEmpty || !plan.Disarm.IsEmpty)
+        {
+            // The claim rests on a look at the whole set after the last change, not on the calls having succeeded.
+            var unmarked = MarkerVerifier.FindUnmarked(attachment, wanted);
+            failures.AddRange(unmarked.Except(FrameSet.Of(failures.Select(failure => failure.Range))).Ranges
+                .Select(range => new ArmFailure(range, "marker-not-confirmed")));
+            entry.Confirmed = wanted.Except(unmarked);
+        }
+        else
+        {
+            entry.Confirmed = wanted;
+        }
+
+        if (failures.Count == 0)
+        {
+            Journal(attachment, wanted);
+        }
+
+        return failures;
+    }
+
+    private void Journal(Attachment attachment, FrameSet trapped)
+    {
+        if (!attachment.Trapped.Ranges.SequenceEqual(trapped.Ranges))
+        {
+            attachment.Trapped = trapped;
+            journal.Save(attachment);
+        }
+    }
+
+    private void LogChange(VmStatus? before, VmStatus after)
+    {
+        if (before is not null && (before.State, before.Generation, before.Reason) == (after.State, after.Generation, after.Reason))
+        {
+            return;
+        }
+
+        if (after.State == EnforcementStates.Armed)
+        {
+            LogArmed(after.Vm, after.Generation);
+        }
+        else
+        {
+            LogNotArmed(after.Vm, after.Generation, after.State, after.Reason);
+        }
+    }
+
+    [LoggerMessage(1101, LogLevel.Information, "VM {Vm} is armed at generation {Generation}: the kernel confirmed every page")]
+    private partial void LogArmed(string vm, long generation);
+
+    [LoggerMessage(1102, LogLevel.Information, "VM {Vm} at generation {Generation} is not armed: {State}, {Reason}")]
+    private partial void LogNotArmed(string vm, long generation, string state, string? reason);
+
+    [LoggerMessage(1103, LogLevel.Warning, "marker-lost: {Frames} frames of VM {Vm} carried a poison marker before and do not now; arming them again")]
+    private partial void LogMarkerLost(string vm, long frames);
+
+    [LoggerMessage(1104, LogLevel.Information, "{Frames} frames of VM {Vm} were cleared and are ordinary memory again")]
+    private partial void LogDisarmed(string vm, long frames);
+
+    [LoggerMessage(1105, LogLevel.Information, "The VMM of VM {Vm}, process {Pid}, has ended")]
+    private partial void LogVmmEnded(string vm, int pid);
+
+    [LoggerMessage(1106, LogLevel.Error, "VM {Vm} could not be enforced; what is armed stays armed, and it is tried again")]
+    private partial void LogFailed(Exception exception, string vm);
+}

@@ -1,0 +1,188 @@
+using System.Security.Cryptography;
+using Fleet.Contracts.Agents;
+using Fleet.HostAgent.Options;
+using Fleet.HostAgent.State;
+using Fleet.Linux.Processes;
+using Microsoft.Extensions.Logging;
+using Microsoft.Extensions.Options;
+
+namespace Fleet.HostAgent.Spool;
+
+/// <summary>
+/// The bounded queue of reports on disk. A report gets its identity (spool id, sequence) here and is durable before the VMM is
+/// told so; it leaves when the control plane says that it is durable there (I2, I5).
+/// </summary>
+public sealed partial class ReportSpool : IDisposable
+{
+    private readonly Lock _lock = new();
+    private readonly SpoolFile _file;
+    private readonly long _maximumBytes;
+    private readonly ILogger<ReportSpool> _logger;
+    private readonly Queue<AgentReport> _waiting = [];
+    private readonly Dictionary<ProcessIdentity, long> _watermarks = [];
+    private TaskCompletionSource _changed = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private long _next = 1;
+
+    public ReportSpool(StateFolder folder, IOptions<AgentOptions> options, ILogger<ReportSpool> logger)
+    {
+        (_maximumBytes, _logger) = (options.Value.SpoolBytes, logger);
+        _file = new SpoolFile(Path.Combine(folder.Spool, "reports"));
+        foreach (var line in _file.Lines)
+        {
+            SpoolId = line.SpoolId ?? SpoolId;
+            Take(line);
+        }
+
+        if (_file.Damaged || SpoolId.Length == 0)
+        {
+            if (_file.Damaged)
+            {
+                LogDamaged(_waiting.Count);
+            }
+
+            StartOver();
+        }
+    }
+
+    /// <summary>32 lower-case hex digits.</summary>
+    public string SpoolId { get; private set; } = string.Empty;
+
+    public int Count
+    {
+        get
+        {
+            lock (_lock)
+            {
+                return _waiting.Count;
+            }
+        }
+    }
+
+    /// <summary>Newest event of a VMM process that was spooled; 0 when none.</summary>
+    public long LastEvent(ProcessIdentity vmm)
+    {
+        lock (_lock)
+        {
+            return _watermarks.GetValueOrDefault(vmm);
+        }
+    }
+
+    /// <summary>Appends reports (their sequence is set here) and the VMM's watermark in one durable step.</summary>
+    /// <returns>False when the spool is full: nothing was taken, and the VMM keeps its events.</returns>
+    /// <exception cref="IOException">The disk is full or failing: nothing was taken.</exception>
+    public bool TryAppend(IReadOnlyList<AgentReport> reports, VmmWatermark watermark)
+    {
+        lock (_lock)
+        {
+            if (_file.Length >= _maximumBytes)
+            {
+                Compact();
+                if (_file.Length >= _maximumBytes)
+                {
+                    return false;
+                }
+            }
+
+            var numbered = reports.Select((report, index) => report with { Sequence = _next + index }).ToList();
+            var line = new SpoolLine(null, _next + numbered.Count, [watermark], numbered);
+            _file.Append(line);
+            Take(line);
+            Signal();
+            return true;
+        }
+    }
+
+    /// <summary>The oldest reports, up to a number; empty when none waits.</summary>
+    public IReadOnlyList<AgentReport> Peek(int maximum)
+    {
+        lock (_lock)
+        {
+            return [.. _waiting.Take(maximum)];
+        }
+    }
+
+    /// <summary>Removes what the control plane has made durable.</summary>
+    public void Acknowledge(long applied)
+    {
+        lock (_lock)
+        {
+            while (_waiting.TryPeek(out var report) && report.Sequence <= applied)
+            {
+                _waiting.Dequeue();
+            }
+
+            // A restart in between sends acknowledged reports again; they are replays and change nothing.
+            if (_waiting.Count == 0 && _file.Length > 256 * 1024)
+            {
+                Compact();
+            }
+
+            Signal();
+        }
+    }
+
+    /// <summary>
+    /// Gives what waits a new spool id and sequences from 1: for a control plane that lost this spool's place (restored from a
+    /// backup), to which no report from the gap on was ever applied.
+    /// </summary>
+    public void StartOver()
+    {
+        lock (_lock)
+        {
+            SpoolId = RandomNumberGenerator.GetHexString(32, lowercase: true);
+            var renumbered = _waiting.Select((report, index) => report with { Sequence = index + 1 }).ToList();
+            _waiting.Clear();
+            renumbered.ForEach(_waiting.Enqueue);
+            _next = renumbered.Count + 1;
+            Compact();
+            Signal();
+        }
+    }
+
+    /// <summary>Completes at the next change: an append, or an acknowledgement that made room.</summary>
+    public Task WhenChangedAsync()
+    {
+        lock (_lock)
+        {
+            return _changed.Task;
+        }
+    }
+
+    public void Dispose() => _file.Dispose();
+
+    private void Take(SpoolLine line)
+    {
+        foreach (var report in line.Reports)
+        {
+            _waiting.Enqueue(report);
+        }
+
+        foreach (var watermark in line.Watermarks)
+        {
+            _watermarks[watermark.Vmm] = watermark.LastEvent;
+        }
+
+        _next = line.Next;
+    }
+
+    private void Compact()
+    {
+        foreach (var ended in _watermarks.Keys.Where(vmm => !vmm.IsAlive()).ToList())
+        {
+            _watermarks.Remove(ended);
+        }
+
+        _file.Replace(new SpoolLine(
+            SpoolId, _next, [.. _watermarks.Select(pair => new VmmWatermark(pair.Key, pair.Value))], [.. _waiting]));
+    }
+
+    private void Signal()
+    {
+        var changed = _changed;
+        _changed = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+        changed.TrySetResult();
+    }
+
+    [LoggerMessage(1401, LogLevel.Error, "The spool file is damaged in the middle: reports that had been durable were lost by the disk. {Count} were saved under a new spool id")]
+    private partial void LogDamaged(int count);
+}

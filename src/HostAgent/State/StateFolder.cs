@@ -1,0 +1,49 @@
+using Fleet.HostAgent.Options;
+using Fleet.Linux;
+using Microsoft.Extensions.Options;
+
+namespace Fleet.HostAgent.State;
+
+/// <summary>The agent's folder on disk, held by one process at a time.</summary>
+public sealed class StateFolder : IDisposable
+{
+    private const UnixFileMode Private = UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute;
+
+    private readonly FileStream _lock;
+
+    public StateFolder(IOptions<AgentOptions> options)
+    {
+        Root = Path.GetFullPath(options.Value.StateFolder);
+        Desired = Make("desired");
+        Attached = Make("attached");
+        Spool = Make("spool");
+        DurableFile.SyncFolder(Root);
+        try
+        {
+            // FileShare.None is an advisory flock(2) on Linux, dropped by the kernel however the process ends.
+            _lock = new FileStream(Path.Combine(Root, "lock"), FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);
+        }
+        catch (IOException exception)
+        {
+            throw new InvalidOperationException($"another host agent uses the state folder {Root}; stop it, or set Agent:StateFolder to a folder of its own", exception);
+        }
+    }
+
+    public string Root { get; }
+
+    public string Desired { get; }
+
+    public string Attached { get; }
+
+    public string Spool { get; }
+
+    public string CredentialFile => Path.Combine(Root, "credential");
+
+    public void Dispose() => _lock.Dispose();
+
+    private string Make(string name)
+    {
+        Directory.CreateDirectory(Root, Private);
+        return Directory.CreateDirectory(Path.Combine(Root, name), Private).FullName;
+    }
+}
