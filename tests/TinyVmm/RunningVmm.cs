@@ -1,0 +1,73 @@
+using System.Globalization;
+using Fleet.Linux.Userfaultfd;
+using Fleet.Tests.Shared;
+using Fleet.TinyVmm.Control;
+using Fleet.TinyVmm.Memory;
+
+namespace Fleet.TinyVmm.Tests;
+
+/// <summary>A VMM in this process, on the real KVM, with its control socket in a folder of its own.</summary>
+internal sealed class RunningVmm : IAsyncDisposable
+{
+    public const ulong HighMemory = 0x1_0000_0000;
+    private const ulong PageBytes = MemoryLayout.PageBytes;
+
+    private readonly DirectoryInfo _folder = Directory.CreateTempSubdirectory("fleet-vmm-");
+    private readonly ControlServer _server;
+
+    private RunningVmm(string memory, TimeSpan? commandTimeout)
+    {
+        Assert.True(MemoryLayout.TryParse(memory, out var layout, out var error), error);
+        Machine = new Machine("vm-1", layout, HandoffPath, TimeProvider.System, _ => { });
+        _server = new ControlServer(ControlPath, Machine, TimeProvider.System, commandTimeout);
+    }
+
+    public Machine Machine { get; }
+
+    public TinyVmmClient Client { get; private set; } = null!;
+
+    public string ControlPath => Path.Combine(_folder.FullName, "control.sock");
+
+    /// <summary>Where the VMM looks for its agent; nobody is there unless a test makes one.</summary>
+    public string HandoffPath => Path.Combine(_folder.FullName, "vm-1.sock");
+
+    public static async Task<RunningVmm> StartAsync(string memory = "16M", TimeSpan? commandTimeout = null)
+    {
+        Requires.Kvm();
+        var vmm = new RunningVmm(memory, commandTimeout);
+        vmm.Client = await TinyVmmClient.ConnectAsync(vmm.ControlPath, TestContext.Current.CancellationToken);
+        return vmm;
+    }
+
+    /// <summary>Takes the page away and traps it, as an agent does: registered alone, punched, not yet poisoned.</summary>
+    public void Trap(ulong page)
+    {
+        Machine.Userfaultfd.Register(AddressOf(page), PageBytes, UffdRegisterMode.Missing | UffdRegisterMode.Minor);
+        Machine.Memory.Find(page)!.Discard(page, PageBytes);
+    }
+
+    public void Poison(ulong page)
+    {
+        Trap(page);
+        PoisonTrapped(page);
+    }
+
+    public void PoisonTrapped(ulong page) =>
+        Assert.True(Machine.Userfaultfd.Poison(AddressOf(page), PageBytes).Succeeded);
+
+    public ulong AddressOf(ulong guestPhysicalAddress)
+    {
+        var region = Machine.Memory.Find(guestPhysicalAddress)!;
+        return region.HostVirtualAddress + (guestPhysicalAddress - region.Range.GuestPhysicalAddress);
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        await Client.DisposeAsync();
+        await _server.DisposeAsync();
+        await Machine.DisposeAsync();
+        _folder.Delete(recursive: true);
+    }
+
+    public static uint Dword(string? hex) => uint.Parse(hex.AsSpan(2), NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture);
+}
