@@ -49,7 +49,7 @@ public sealed class PageAlgebraTests
                     last = row.Generation;
                 }
             },
-            iter: 300,
+            iter: 120,
             threads: 1);
     }
 
@@ -87,7 +87,7 @@ public sealed class PageAlgebraTests
                     Assert.Equal(history[^1].Pages, pages.Except(fold.Cleared).Concat(fold.Added).OrderBy(page => page.Frame));
                 }
             },
-            iter: 100,
+            iter: 40,
             threads: 1);
     }
 

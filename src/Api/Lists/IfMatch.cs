@@ -5,7 +5,7 @@ namespace Fleet.Api.Lists;
 /// <summary>The If-Match header (RFC 9110, 13.1.1) over numeric versions; absent matches everything.</summary>
 public sealed class IfMatch
 {
-    private static readonly IfMatch Absent = new(null);
+    public static readonly IfMatch Absent = new(null);
     private readonly string? _header;
 
     private IfMatch(string? header) => _header = header;
