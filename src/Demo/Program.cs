@@ -1,1 +1,59 @@
-return 0;
+using System.CommandLine;
+using Fleet.Demo;
+using Fleet.Demo.Running;
+using Fleet.Demo.Story;
+using Spectre.Console;
+
+var stay = new Option<bool>("--stay") { Description = "Keep the fleet up at the end and print the address of Swagger UI and a token." };
+var root = new RootCommand("Fleet in one command: a control plane, a host agent and a VM as real processes; a memory error; a guest that is stopped at it.") { stay };
+root.SetAction((parsed, cancellationToken) => RunAsync(parsed.GetValue(stay), cancellationToken));
+return await root.Parse(args).InvokeAsync();
+
+static async Task<int> RunAsync(bool stay, CancellationToken cancellationToken)
+{
+    var missing = Preflight.Missing();
+    if (missing.Count > 0)
+    {
+        AnsiConsole.MarkupLine("[red bold]This machine does not permit what the demo needs:[/]");
+        missing.ToList().ForEach(line => AnsiConsole.WriteLine($"  {line}"));
+        return 2;
+    }
+
+    var board = new Storyboard(AnsiConsole.Console);
+    try
+    {
+        board.Chapter("Fleet: memory poison that follows the VM");
+        await using var fleet = await board.DoAsync("the control plane starts", () => LocalFleet.StartAsync(cancellationToken));
+        await new OneHost(fleet, board, cancellationToken).RunAsync();
+        board.Close();
+        if (stay)
+        {
+            await StayAsync(fleet, cancellationToken);
+        }
+    }
+    catch (Exception exception) when (exception is TimeoutException or HttpRequestException or IOException or InvalidOperationException)
+    {
+        board.Close();
+        AnsiConsole.MarkupLineInterpolated($"[red bold]The story broke off:[/] {exception.Message}");
+        return 1;
+    }
+    catch (OperationCanceledException)
+    {
+        AnsiConsole.MarkupLine("[yellow]Interrupted; everything that was started has been ended.[/]");
+        return 130;
+    }
+
+    return board.AllHeld ? 0 : 1;
+}
+
+static async Task StayAsync(LocalFleet fleet, CancellationToken cancellationToken)
+{
+    AnsiConsole.WriteLine();
+    AnsiConsole.MarkupLineInterpolated($"The fleet stays up. Swagger UI: [bold]{fleet.Address}swagger[/]");
+    AnsiConsole.MarkupLineInterpolated($"Token:  [bold]{fleet.AdminToken}[/]");
+    AnsiConsole.MarkupLineInterpolated($"Logs:   {fleet.Root}");
+    AnsiConsole.WriteLine("End with Ctrl-C.");
+    var stopped = new TaskCompletionSource();
+    await using var registration = cancellationToken.Register(() => stopped.TrySetResult());
+    await stopped.Task;
+}

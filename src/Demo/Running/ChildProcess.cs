@@ -13,6 +13,7 @@ public sealed class ChildProcess : IAsyncDisposable
     private readonly Process _process;
     private readonly Pidfd _pidfd;
     private readonly StreamWriter _log;
+    private bool _disposed;
 
     private ChildProcess(Process process, string logPath)
     {
@@ -64,6 +65,11 @@ public sealed class ChildProcess : IAsyncDisposable
 
     public async ValueTask DisposeAsync()
     {
+        if (Interlocked.Exchange(ref _disposed, true))
+        {
+            return;
+        }
+
         try
         {
             await TerminateAsync().WaitAsync(TimeSpan.FromSeconds(15));
