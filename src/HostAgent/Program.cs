@@ -1,5 +1,7 @@
 using Fleet.HostAgent;
 using Fleet.HostAgent.Options;
+using Fleet.HostAgent.State;
+using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Options;
 using Serilog;
@@ -25,6 +27,9 @@ try
     });
     builder.AddHostAgent();
     using var host = builder.Build();
+    // Settings and the state folder first, so that what is wrong with them is said in a line each.
+    _ = host.Services.GetRequiredService<IOptions<AgentOptions>>().Value;
+    _ = host.Services.GetRequiredService<StateFolder>();
     await host.RunAsync();
     return Environment.ExitCode;
 }
@@ -38,7 +43,7 @@ catch (OptionsValidationException exception)
     await Console.Error.WriteLineAsync("Run with --help for all settings.");
     return ExitCodes.Configuration;
 }
-catch (Exception exception) when (exception is InvalidOperationException or IOException or UnauthorizedAccessException)
+catch (Exception exception) when (exception is InvalidOperationException or InvalidDataException or IOException or UnauthorizedAccessException)
 {
     await Console.Error.WriteLineAsync(exception.Message);
     return ExitCodes.Configuration;

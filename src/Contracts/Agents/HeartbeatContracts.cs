@@ -21,7 +21,7 @@ public sealed record VmStatus(
     string? Reason,
     IReadOnlyList<PageException> Exceptions);
 
-/// <param name="State"><c>failed</c> or <c>pending</c>.</param>
+/// <param name="State"><c>failed</c> or <c>pending</c>; <c>armed</c> where only <paramref name="ArmedShift"/> is the exception.</param>
 /// <param name="ArmedShift">Size of the wider page armed instead, where that is the exception; null otherwise.</param>
 /// <param name="Reason">Call and errno, such as <c>UFFDIO_POISON: EINVAL</c>.</param>
 public sealed record PageException(long Frame, int Shift, string State, int? ArmedShift, string? Reason);

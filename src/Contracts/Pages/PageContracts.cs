@@ -15,8 +15,14 @@ public sealed record PageReport(long Frame, int Shift, string? Class = null, str
 /// <param name="Already">Pages that were poisoned, or covered by a larger poisoned page, before.</param>
 public sealed record AddPagesResult(long Generation, int Added, int Already);
 
+/// <param name="Generation">The VM's generation, that these items belong to.</param>
 public sealed record PageList(long Generation, IReadOnlyList<PageResource> Items, string? Next);
 
+/// <param name="Frame">First guest frame, in 4 KiB units.</param>
+/// <param name="Shift">12 (4 KiB), 21 (2 MiB) or 30 (1 GiB).</param>
+/// <param name="FirstHost">The VM's host when the page was first reported; null when it was parked.</param>
+/// <param name="AddedGeneration">The generation that brought it into the set.</param>
+/// <param name="Version">The ETag for a conditional clear; every further report of the page changes it.</param>
 public sealed record PageResource(
     long Frame,
     int Shift,
@@ -26,7 +32,8 @@ public sealed record PageResource(
     string? FirstHost,
     DateTimeOffset DetectedAt,
     long AddedGeneration,
-    IReadOnlyList<PageOnHost> Hosts);
+    IReadOnlyList<PageOnHost> Hosts,
+    long Version);
 
 /// <param name="State"><c>pending</c>, <c>armed</c>, <c>hit</c>, <c>failed</c> or <c>unknown</c>.</param>
 /// <param name="ArmedShift">Size of the page that the host had to arm to cover this one, as a power of two; null when not armed.</param>

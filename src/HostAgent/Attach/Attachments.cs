@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using Fleet.HostAgent.Enforce;
 using Fleet.HostAgent.Reconcile;
 using Fleet.HostAgent.State;
@@ -13,6 +14,7 @@ public sealed partial class Attachments : IDisposable
     private readonly WorkSet _work;
     private readonly ILogger<Attachments> _logger;
     private readonly UffdEventLoop _loop;
+    private readonly ConcurrentDictionary<Attachment, bool> _bound = new();
 
     public Attachments(AttachmentJournal journal, WorkSet work, ILogger<Attachments> logger)
     {
@@ -36,6 +38,7 @@ public sealed partial class Attachments : IDisposable
 
         _journal.Save(attachment);
         entry.Attachment = attachment;
+        _bound.TryAdd(attachment, true);
         entry.Confirmed = FrameSet.Empty;
         _loop.Add(attachment.Userfaultfd, new FaultHandler(attachment, () => _work.Add(attachment.Vm)).Handle);
         _work.Add(entry.Vm);
@@ -52,7 +55,15 @@ public sealed partial class Attachments : IDisposable
         }
     }
 
-    public void Dispose() => _loop.Dispose();
+    /// <summary>Lets go of every VMM; what is armed stays armed, and the journal is kept for the next agent.</summary>
+    public void Dispose()
+    {
+        _loop.Dispose();
+        foreach (var attachment in _bound.Keys)
+        {
+            attachment.Dispose();
+        }
+    }
 
     private void Release(VmEntry entry)
     {
@@ -65,6 +76,7 @@ public sealed partial class Attachments : IDisposable
         entry.Attachment = null;
         entry.Confirmed = FrameSet.Empty;
         entry.CancelWaiting();
+        _bound.TryRemove(attachment, out _);
         attachment.Dispose();
     }
 

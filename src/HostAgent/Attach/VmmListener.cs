@@ -42,12 +42,15 @@ public sealed partial class VmmListener(string vm, string path, Func<Socket, Can
 
     private Socket Bind()
     {
-        // Left by an agent that was killed; only one agent uses a state folder, so nobody listens on it.
-        File.Delete(path);
+        // The name appears only when the socket is private and listens. A file of that name was left by an agent that was
+        // killed: only one agent uses a state folder.
+        var unfinished = path + ".new";
+        File.Delete(unfinished);
         var listener = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
-        listener.Bind(new UnixDomainSocketEndPoint(path));
-        File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite);
+        listener.Bind(new UnixDomainSocketEndPoint(unfinished));
+        File.SetUnixFileMode(unfinished, UnixFileMode.UserRead | UnixFileMode.UserWrite);
         listener.Listen(MostConnections);
+        File.Move(unfinished, path, overwrite: true);
         return listener;
     }
 

@@ -93,7 +93,7 @@ public sealed partial class VmmListeners(
                 (socket, token) => ActivatorUtilities.CreateInstance<HandoffConnection>(services, entry).RunAsync(socket, token),
                 logger).RunAsync(cancellationToken);
         }
-        catch (Exception exception) when (exception is IOException or System.Net.Sockets.SocketException or UnauthorizedAccessException)
+        catch (Exception exception) when (exception is IOException or System.Net.Sockets.SocketException or UnauthorizedAccessException or ArgumentException)
         {
             LogCannotListen(exception, vm, path);
         }
@@ -102,6 +102,6 @@ public sealed partial class VmmListeners(
     [LoggerMessage(1231, LogLevel.Warning, "VM {Vm}: the control plane names the socket {Path}, which lies in no folder of Agent:AllowedPaths; the VM cannot be attached")]
     private partial void LogNotAllowed(string vm, string path);
 
-    [LoggerMessage(1232, LogLevel.Error, "VM {Vm}: cannot listen on {Path}")]
+    [LoggerMessage(1232, LogLevel.Error, "VM {Vm}: cannot listen on {Path}; if the path is too long, set Agent:VmmSocketFolder to a shorter one")]
     private partial void LogCannotListen(Exception exception, string vm, string path);
 }

@@ -6,8 +6,8 @@ namespace Fleet.HostAgent.Options;
 /// <summary>Collects every defect of the settings, so that one start shows them all.</summary>
 public sealed class AgentOptionsValidator : IValidateOptions<AgentOptions>
 {
-    // sockaddr_un.sun_path holds 108 bytes with the terminating zero; the longest id is 64 characters.
-    private const int LongestSocketFolder = 107 - 64 - 6;
+    // sockaddr_un.sun_path holds 108 bytes with the terminating zero, and "/x.sock.new" must still fit.
+    private const int LongestSocketFolder = 107 - 11;
 
     public ValidateOptionsResult Validate(string? name, AgentOptions options)
     {

@@ -46,6 +46,12 @@ public sealed unsafe class Pidfd : IDisposable
         return LinuxException.Check(Libc.poll(&poll, 1, 0), "poll pidfd") > 0;
     }
 
+    /// <summary>pidfd_send_signal(2): the signal reaches this process or nobody.</summary>
+    /// <param name="signal">Native number, such as 15 (SIGTERM) or 9 (SIGKILL).</param>
+    /// <exception cref="LinuxException">ESRCH: it has ended; EPERM: no right.</exception>
+    public void SendSignal(int signal) =>
+        LinuxException.Check(Libc.syscall(SyscallNumbers.pidfd_send_signal, _fd.Number, signal, 0, 0), "pidfd_send_signal");
+
     /// <summary>Blocks until the process has ended (true) or the signal is set (false).</summary>
     public bool WaitForExit(EventSignal signal)
     {

@@ -141,7 +141,7 @@ public sealed unsafe class UserfaultfdHandle : IDisposable
 
     public void Dispose() => _fd.Dispose();
 
-    internal FileDescriptor Descriptor => _fd;
+    public FileDescriptor Descriptor => _fd;
 
     private static UffdioRange Range(ulong address, ulong length) => new() { Start = address, Length = length };
 

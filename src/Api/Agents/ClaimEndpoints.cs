@@ -1,0 +1,101 @@
+using System.Security.Claims;
+using System.Text.Json;
+using Fleet.Api.Agents.Push;
+using Fleet.Api.Hosts;
+using Fleet.Api.OpenApi;
+using Fleet.Api.Problems;
+using Fleet.Api.Security;
+using Fleet.Contracts;
+using Fleet.Contracts.Agents;
+using Fleet.Contracts.Hosts;
+using Fleet.Data.Entities;
+using Fleet.Data.Writing;
+using Microsoft.AspNetCore.Http.HttpResults;
+
+namespace Fleet.Api.Agents;
+
+public static class ClaimEndpoints
+{
+    private const int MaximumText = 200;
+    private const int MaximumCapabilities = 200;
+
+    public static void MapClaim(this IEndpointRouteBuilder routes) =>
+        routes.MapPost("/hosts/{host}/claim", ClaimAsync)
+            .RequireOwnAgent()
+            .WithName("ClaimHost")
+            .WithTags("Agents")
+            .WithSummary("Take over the host as a new agent process")
+            .WithDescription("Every claim supersedes the one before: its streams end, its heartbeats and reports are refused with `agent-superseded`.")
+            .WithProblems(ProblemTypes.InvalidId, ProblemTypes.InvalidRequest, ProblemTypes.MalformedBody);
+
+    private static async Task<Results<Ok<ClaimResult>, ProblemHttpResult>> ClaimAsync(
+        string host,
+        ClaimRequest request,
+        ClaimsPrincipal user,
+        StoreWriter writer,
+        StatusBoard board,
+        PushHub hub,
+        ILogger<ClaimRequest> logger,
+        CancellationToken cancellationToken)
+    {
+        if (Validate(request) is { } invalid)
+        {
+            return invalid.ToResult();
+        }
+
+        var incarnation = await writer.ExecuteAsync(scope => TakeOverAsync(scope, host, request, user.Actor()), cancellationToken);
+        board.Claim(host, incarnation);
+        hub.EndOlder(host, incarnation);
+        AgentLog.HostClaimed(logger, host, incarnation, request.AgentVersion, request.Kernel);
+        return TypedResults.Ok(new ClaimResult(incarnation, DurationText.Format(board.Interval)));
+    }
+
+    private static async Task<long> TakeOverAsync(WriteScope scope, string host, ClaimRequest request, string actor)
+    {
+        await HostRows.EnsureAsync(scope, host, actor);
+        var row = (await scope.Db.Hosts.FindAsync(host))!;
+        var capabilities = JsonSerializer.Serialize(request.Capabilities, FleetJson.Default.IReadOnlyDictionaryStringString);
+        var revision = scope.Change(ChangeKinds.HostClaimed, ChangeResources.Host(host), actor, payload: capabilities);
+        row.Incarnation = revision;
+        row.BootId = request.BootId;
+        row.AgentVersion = request.AgentVersion;
+        row.Kernel = request.Kernel;
+        row.Capabilities = capabilities;
+        row.State = HostStates.Online;
+        row.LastSeenAt = scope.Now;
+        row.Version = revision;
+        return revision;
+    }
+
+    private static Problem? Validate(ClaimRequest request)
+    {
+        var errors = new ValidationErrors();
+        CheckText(request.BootId, "$.bootId", errors);
+        CheckText(request.AgentVersion, "$.agentVersion", errors);
+        CheckText(request.Kernel, "$.kernel", errors);
+        if (request.Capabilities.Count > MaximumCapabilities)
+        {
+            errors.Add("$.capabilities", $"At most {MaximumCapabilities}.");
+        }
+
+        foreach (var (name, value) in request.Capabilities.Take(MaximumCapabilities))
+        {
+            if (name.Length is 0 or > 64 || value is null || value.Length > MaximumText || HasControls(name) || HasControls(value))
+            {
+                errors.Add("$.capabilities", "Names of 1 to 64 characters and values of at most 200, no control characters.");
+            }
+        }
+
+        return errors.ToProblem();
+    }
+
+    private static void CheckText(string text, string path, ValidationErrors errors)
+    {
+        if (text.Length is 0 or > MaximumText || HasControls(text))
+        {
+            errors.Add(path, $"1 to {MaximumText} characters, no control characters.");
+        }
+    }
+
+    private static bool HasControls(string text) => text.Any(char.IsControl);
+}

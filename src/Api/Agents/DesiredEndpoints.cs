@@ -1,0 +1,83 @@
+using System.ComponentModel;
+using System.Globalization;
+using Fleet.Api.Agents.Push;
+using Fleet.Api.OpenApi;
+using Fleet.Api.Problems;
+using Fleet.Api.Security;
+using Fleet.Contracts.Agents;
+using Fleet.Data.Storage;
+using Microsoft.AspNetCore.Http.HttpResults;
+
+namespace Fleet.Api.Agents;
+
+public static class DesiredEndpoints
+{
+    public static void MapDesired(this IEndpointRouteBuilder routes)
+    {
+        routes.MapGet("/hosts/{host}/desired", StreamAsync)
+            .RequireOwnAgent()
+            .WithName("StreamDesiredState")
+            .WithTags("Agents")
+            .WithSummary("Stream the host's desired state")
+            .WithDescription(
+                "Server-sent events. First a snapshot that replaces what the agent knows: `snapshot-begin`, a `vm` for each VM, `snapshot-end`. "
+                + "Then `delta` (applies only where `from` is the local generation; else fetch the VM), `vm` (replaces one VM), `vm-removed` "
+                + "(it no longer concerns this host; absence never disarms) and `bookmark` (keepalive). The data of each is a JSON object, its id the revision it was read at. "
+                + "The stream ends when a newer agent process claims the host, after about an hour, and when the server stops: open another after `retry`.")
+            .Produces<string>(StatusCodes.Status200OK, "text/event-stream")
+            .WithProblems(ProblemTypes.InvalidId, ProblemTypes.InvalidRequest, ProblemTypes.AgentSuperseded);
+
+        routes.MapGet("/hosts/{host}/desired/{vm}", GetAsync)
+            .RequireOwnAgent()
+            .WithName("GetDesiredVm")
+            .WithTags("Agents")
+            .WithSummary("The desired state of one VM, whole")
+            .WithProblems(ProblemTypes.InvalidId, ProblemTypes.UnknownVm);
+    }
+
+    private static async Task StreamAsync(
+        string host,
+        [Description("As the claim answered.")] string? incarnation,
+        HttpContext http,
+        PushHub hub,
+        StatusBoard board,
+        DesiredStream stream)
+    {
+        if (!long.TryParse(incarnation, NumberStyles.None, CultureInfo.InvariantCulture, out var number))
+        {
+            var errors = new ValidationErrors();
+            errors.Add("incarnation", "The number that the claim answered.");
+            await errors.ToProblem()!.WriteAsync(http);
+            return;
+        }
+
+        // Subscribed before it is checked: a claim in between then finds this stream and ends it.
+        var subscriber = hub.Subscribe(host, number);
+        try
+        {
+            if (!board.IsCurrent(host, number))
+            {
+                await new Problem(ProblemTypes.AgentSuperseded).WriteAsync(http);
+                return;
+            }
+
+            hub.EndOthers(subscriber);
+            http.Response.ContentType = "text/event-stream";
+            http.Response.Headers.CacheControl = "no-store";
+            await stream.RunAsync(subscriber, http);
+        }
+        finally
+        {
+            hub.Unsubscribe(subscriber);
+        }
+    }
+
+    private static async Task<Results<Ok<DesiredVm>, ProblemHttpResult>> GetAsync(
+        string host, string vm, StoreContexts contexts, DesiredReader reader, CancellationToken cancellationToken)
+    {
+        await using var snapshot = await contexts.OpenSnapshotAsync(cancellationToken);
+        return await DesiredReader.FindAsync(snapshot, host, vm, cancellationToken) is { } row
+            ? TypedResults.Ok(await reader.ReadAsync(snapshot, row, cancellationToken))
+            : new Problem(ProblemTypes.UnknownVm).ToResult();
+    }
+}

@@ -1,0 +1,48 @@
+using Fleet.Api.OpenApi;
+using Fleet.Api.Problems;
+using Fleet.Api.Security;
+using Fleet.Contracts;
+using Fleet.Contracts.Agents;
+using Microsoft.AspNetCore.Http.HttpResults;
+
+namespace Fleet.Api.Agents;
+
+public static class HeartbeatEndpoints
+{
+    public static void MapHeartbeat(this IEndpointRouteBuilder routes) =>
+        routes.MapPost("/hosts/{host}/heartbeat", HeartbeatAsync)
+            .RequireOwnAgent()
+            .WithName("SendHeartbeat")
+            .WithTags("Agents")
+            .WithSummary("Say what is armed on the host")
+            .WithDescription("Kept in memory. The answer names the VMs whose generation or set differs from the control plane's: fetch those whole.")
+            .WithMetadata(new RequestSizeLimit(16 * 1024 * 1024))
+            .WithProblems(ProblemTypes.InvalidId, ProblemTypes.InvalidRequest, ProblemTypes.MalformedBody, ProblemTypes.AgentSuperseded);
+
+    private static async Task<Results<Ok<HeartbeatResult>, ProblemHttpResult>> HeartbeatAsync(
+        string host, HeartbeatRequest request, StatusBoard board, DesiredIndex index, CancellationToken cancellationToken)
+    {
+        if (HeartbeatValidator.Validate(request) is { } invalid)
+        {
+            return invalid.ToResult();
+        }
+
+        var desired = await index.OfAsync(host, cancellationToken);
+
+        // Only VMs that concern the host are kept (I7), whatever an agent claims to know.
+        var known = request.Vms.Where(vm => desired.ContainsKey(vm.Vm)).ToDictionary(vm => vm.Vm, StringComparer.Ordinal);
+        if (!board.Heartbeat(host, request.Incarnation, known))
+        {
+            return new Problem(ProblemTypes.AgentSuperseded).ToResult();
+        }
+
+        var refetch = desired.Values.Where(vm => Differs(vm, known.GetValueOrDefault(vm.Vm))).Select(vm => vm.Vm).Order(StringComparer.Ordinal);
+        return TypedResults.Ok(new HeartbeatResult(DurationText.Format(board.Interval), [.. refetch]));
+    }
+
+    private static bool Differs(DesiredState desired, VmStatus? status) =>
+        status is null
+        || status.MemoryInstance != desired.MemoryInstance
+        || status.Generation != desired.Generation
+        || (status.ArmedGeneration == desired.Generation && status.Digest != desired.Digest);
+}

@@ -1,0 +1,95 @@
+using Fleet.Contracts;
+using Fleet.Contracts.Agents;
+using Fleet.Data.Entities;
+using Fleet.Data.Storage;
+
+namespace Fleet.Api.Agents.Push;
+
+/// <summary>One event of a desired-state stream.</summary>
+/// <param name="Revision">The event's id: the state it was read from.</param>
+/// <param name="Data">The record that <paramref name="Event"/> carries.</param>
+public sealed record FeedItem(string Event, long Revision, object Data);
+
+/// <summary>
+/// What one subscriber has been sent, and what comes next. The subscription is older than the snapshot, so whatever commits
+/// in between is dirty as well, and sending it again is harmless: nothing is missed.
+/// </summary>
+public sealed class DesiredFeed(Subscriber subscriber, StoreContexts contexts, DesiredReader reader)
+{
+    private readonly Dictionary<string, Sent> _sent = new(StringComparer.Ordinal);
+
+    /// <summary>The replace set that a stream opens with.</summary>
+    public async Task<IReadOnlyList<FeedItem>> SnapshotAsync(CancellationToken cancellationToken)
+    {
+        await using var snapshot = await contexts.OpenSnapshotAsync(cancellationToken);
+        var items = new List<FeedItem>();
+        var states = new List<(string, long, long, string)>();
+        foreach (var row in await DesiredReader.VmsOfAsync(snapshot, subscriber.Host, cancellationToken))
+        {
+            var vm = await reader.ReadAsync(snapshot, row, cancellationToken);
+            _sent[row.Id] = Sent.Of(row);
+            states.Add((vm.Vm, vm.Generation, vm.PlacementEpoch, vm.Digest));
+            items.Add(new FeedItem(DesiredEvents.Vm, snapshot.Revision, vm));
+        }
+
+        items.Insert(0, new FeedItem(DesiredEvents.SnapshotBegin, snapshot.Revision, new SnapshotBegin(snapshot.Revision, states.Count)));
+        var end = new SnapshotEnd(snapshot.Revision, PoisonDigest.ComputeSnapshot(states));
+        items.Add(new FeedItem(DesiredEvents.SnapshotEnd, snapshot.Revision, end));
+        return items;
+    }
+
+    /// <summary>What the dirty VMs have come to since they were sent.</summary>
+    public async Task<IReadOnlyList<FeedItem>> NextAsync(CancellationToken cancellationToken)
+    {
+        var dirty = subscriber.TakeDirty();
+        if (dirty.Count == 0)
+        {
+            return [];
+        }
+
+        await using var snapshot = await contexts.OpenSnapshotAsync(cancellationToken);
+        var items = new List<FeedItem>(dirty.Count);
+        foreach (var vm in dirty)
+        {
+            if (await NextAsync(snapshot, vm, cancellationToken) is { } item)
+            {
+                items.Add(item);
+            }
+        }
+
+        return items;
+    }
+
+    private async Task<FeedItem?> NextAsync(ReadSnapshot snapshot, string vm, CancellationToken cancellationToken)
+    {
+        var row = await DesiredReader.FindAsync(snapshot, subscriber.Host, vm, cancellationToken);
+        if (row is null)
+        {
+            return _sent.Remove(vm)
+                ? new FeedItem(DesiredEvents.VmRemoved, snapshot.Revision, new DesiredVmRemoved(vm, snapshot.Revision))
+                : null;
+        }
+
+        var now = Sent.Of(row);
+        var before = _sent.GetValueOrDefault(vm);
+        if (now == before)
+        {
+            return null;
+        }
+
+        _sent[vm] = now;
+        if (before is not null
+            && before with { Generation = now.Generation } == now
+            && await reader.ReadDeltaAsync(snapshot, row, before.Generation, cancellationToken) is { } delta)
+        {
+            return new FeedItem(DesiredEvents.Delta, snapshot.Revision, delta);
+        }
+
+        return new FeedItem(DesiredEvents.Vm, snapshot.Revision, await reader.ReadAsync(snapshot, row, cancellationToken));
+    }
+
+    private sealed record Sent(long MemoryInstance, long Generation, long PlacementEpoch, long Version)
+    {
+        public static Sent Of(VmRow row) => new(row.MemoryInstance, row.Generation, row.PlacementEpoch, row.Version);
+    }
+}

@@ -1,0 +1,93 @@
+using Fleet.Api.Startup;
+using Fleet.Contracts.Agents;
+using Fleet.Data.Storage;
+using Microsoft.Extensions.Options;
+
+namespace Fleet.Api.Agents.Push;
+
+/// <summary>Runs one subscriber's stream: snapshot, then deltas as they come, bookmarks in between.</summary>
+public sealed class DesiredStream(
+    PushHub hub,
+    StoreContexts contexts,
+    DesiredReader reader,
+    TimeProvider time,
+    IHostApplicationLifetime lifetime,
+    IOptions<FleetOptions> options,
+    ILogger<DesiredStream> logger)
+{
+    public async Task RunAsync(Subscriber subscriber, HttpContext http)
+    {
+        using var stop = CancellationTokenSource.CreateLinkedTokenSource(http.RequestAborted, lifetime.ApplicationStopping);
+        try
+        {
+            using var writer = new SseWriter(http.Response.BodyWriter);
+            await RunAsync(subscriber, writer, stop.Token);
+            AgentLog.StreamEnded(logger, subscriber.Host, subscriber.Incarnation, subscriber.Ended ?? "lifetime");
+        }
+        catch (OperationCanceledException) when (stop.IsCancellationRequested)
+        {
+            AgentLog.StreamEnded(logger, subscriber.Host, subscriber.Incarnation, "closed");
+        }
+    }
+
+    private async Task RunAsync(Subscriber subscriber, SseWriter writer, CancellationToken cancellationToken)
+    {
+        var feed = new DesiredFeed(subscriber, contexts, reader);
+        writer.Retry(Jittered(TimeSpan.FromSeconds(2)));
+        var sent = await WriteAsync(writer, await feed.SnapshotAsync(cancellationToken), 0, cancellationToken);
+
+        var end = time.GetUtcNow() + Jittered(options.Value.StreamLifetime);
+        var bookmarkAt = time.GetUtcNow() + Jittered(options.Value.BookmarkInterval);
+        while (subscriber.Ended is null && time.GetUtcNow() < end)
+        {
+            // In this order: what commits after these two lines wakes the wait below, or is not claimed by the bookmark.
+            var next = subscriber.Next;
+            var known = hub.Revision;
+            sent = await WriteAsync(writer, await feed.NextAsync(cancellationToken), sent, cancellationToken);
+            if (time.GetUtcNow() >= bookmarkAt)
+            {
+                sent = Math.Max(sent, known);
+                writer.Write(new FeedItem(DesiredEvents.Bookmark, sent, new Bookmark(sent)));
+                await FlushAsync(writer, cancellationToken);
+                bookmarkAt = time.GetUtcNow() + Jittered(options.Value.BookmarkInterval);
+            }
+
+            await WaitAsync(next, bookmarkAt - time.GetUtcNow(), cancellationToken);
+        }
+    }
+
+    private static async Task<long> WriteAsync(SseWriter writer, IReadOnlyList<FeedItem> items, long sent, CancellationToken cancellationToken)
+    {
+        foreach (var item in items)
+        {
+            writer.Write(item);
+            sent = item.Revision;
+            await FlushAsync(writer, cancellationToken);
+        }
+
+        return sent;
+    }
+
+    private static async Task FlushAsync(SseWriter writer, CancellationToken cancellationToken)
+    {
+        if (!await writer.FlushAsync(cancellationToken))
+        {
+            throw new OperationCanceledException("The client is gone.", cancellationToken);
+        }
+    }
+
+    private async Task WaitAsync(Task next, TimeSpan atMost, CancellationToken cancellationToken)
+    {
+        try
+        {
+            await next.WaitAsync(atMost > TimeSpan.Zero ? atMost : TimeSpan.Zero, time, cancellationToken);
+        }
+        catch (TimeoutException)
+        {
+            // Time for a bookmark.
+        }
+    }
+
+    /// <summary>Within a fifth of the given time, so that ten thousand agents do not act in step.</summary>
+    private static TimeSpan Jittered(TimeSpan time) => time * (0.8 + (Random.Shared.NextDouble() * 0.4));
+}

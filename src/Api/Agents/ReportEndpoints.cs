@@ -1,0 +1,48 @@
+using System.Security.Claims;
+using Fleet.Api.OpenApi;
+using Fleet.Api.Problems;
+using Fleet.Api.Security;
+using Fleet.Contracts.Agents;
+using Fleet.Data.Writing;
+using Microsoft.AspNetCore.Http.HttpResults;
+
+namespace Fleet.Api.Agents;
+
+public static class ReportEndpoints
+{
+    public static void MapReports(this IEndpointRouteBuilder routes) =>
+        routes.MapPost("/hosts/{host}/reports", ReportAsync)
+            .RequireOwnAgent()
+            .WithName("SendReports")
+            .WithTags("Agents")
+            .WithSummary("Hand over the head of the agent's spool")
+            .WithDescription(
+                "Applied strictly in sequence; 2xx means durable. Sequences that were applied before are replays and change nothing. "
+                + "A gap is refused with `spool-gap`, whose member `expected` is the sequence to go on from. "
+                + "Reports that can never be applied are named in `rejected`, and the sequence moves on over them.")
+            .WithProblems(
+                ProblemTypes.InvalidId, ProblemTypes.InvalidRequest, ProblemTypes.MalformedBody, ProblemTypes.AgentSuperseded, ProblemTypes.SpoolGap);
+
+    private static async Task<Results<Ok<ReportsResult>, ProblemHttpResult>> ReportAsync(
+        string host, ReportsRequest request, ClaimsPrincipal user, StoreWriter writer, ILogger<ReportsRequest> logger, CancellationToken cancellationToken)
+    {
+        if (ReportValidator.Validate(request) is { } invalid)
+        {
+            return invalid.ToResult();
+        }
+
+        var actor = user.Actor();
+        var outcome = await writer.ExecuteAsync(scope => ReportCommand.ApplyAsync(scope, host, request, actor), cancellationToken);
+        if (outcome.IsRefused)
+        {
+            return outcome.Problem.ToResult();
+        }
+
+        if (outcome.Value.Rejected is [var first, ..] rejected)
+        {
+            AgentLog.ReportsRejected(logger, rejected.Count, host, request.SpoolId, first.Sequence, first.Code);
+        }
+
+        return TypedResults.Ok(outcome.Value);
+    }
+}

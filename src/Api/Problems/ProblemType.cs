@@ -1,0 +1,50 @@
+namespace Fleet.Api.Problems;
+
+/// <param name="Code">Stable, for programs; never reused for something else.</param>
+public sealed record ProblemType(string Code, int Status, string Title);
+
+/// <summary>Every problem that this API answers with.</summary>
+public static class ProblemTypes
+{
+    public static readonly ProblemType InvalidRequest = new("invalid-request", 400, "The request is not valid");
+    public static readonly ProblemType MalformedBody = new("malformed-body", 400, "The body is not the JSON that this request takes");
+    public static readonly ProblemType InvalidId = new("invalid-id", 400, "Not an id");
+    public static readonly ProblemType TooManyPages = new("too-many-pages", 400, "Too many pages in one request");
+    public static readonly ProblemType PageUnaligned = new("page-unaligned", 400, "A page is not aligned to its size");
+    public static readonly ProblemType FrameOutsideMemory = new("frame-outside-memory", 400, "A page is not inside the VM's memory");
+    public static readonly ProblemType Unauthenticated = new("unauthenticated", 401, "A valid bearer token is needed");
+    public static readonly ProblemType JoinTokenInvalid = new("join-token-invalid", 401, "The join token is not valid for this host");
+    public static readonly ProblemType Forbidden = new("forbidden", 403, "The token does not have the right to do this");
+    public static readonly ProblemType WrongHost = new("wrong-host", 403, "The credential belongs to another host");
+    public static readonly ProblemType NotFound = new("not-found", 404, "There is nothing at this path");
+    public static readonly ProblemType UnknownVm = new("unknown-vm", 404, "No such VM");
+    public static readonly ProblemType UnknownPage = new("unknown-page", 404, "The frame is not poisoned");
+    public static readonly ProblemType HostNotFound = new("unknown-host", 404, "No such host");
+    public static readonly ProblemType MethodNotAllowed = new("method-not-allowed", 405, "This path does not take this method");
+    public static readonly ProblemType UnknownHost = new("unknown-host", 409, "The host is not known: make a join token for it first");
+    public static readonly ProblemType UseMigration = new("use-migration", 409, "Only a migration changes a VM's host");
+    public static readonly ProblemType CoveredByLarger = new("covered-by-larger", 409, "The frame lies inside a larger poisoned page");
+    public static readonly ProblemType JoinTokenUsed = new("join-token-used", 409, "The join token was used for another credential");
+    public static readonly ProblemType CredentialExists = new("credential-exists", 409, "A credential with this id exists already");
+    public static readonly ProblemType AgentSuperseded = new("agent-superseded", 409, "A newer agent process has claimed this host");
+    public static readonly ProblemType SpoolGap = new("spool-gap", 409, "Reports before these are missing");
+    public static readonly ProblemType Stale = new("stale", 412, "The resource has changed since");
+    public static readonly ProblemType BodyTooLarge = new("body-too-large", 413, "The body is too large");
+    public static readonly ProblemType UnsupportedMediaType = new("unsupported-media-type", 415, "The body must be application/json");
+    public static readonly ProblemType Internal = new("internal", 500, "The server failed; the fault is logged");
+    public static readonly ProblemType StoreUnavailable = new("store-unavailable", 503, "The change could not be stored; nothing of it is");
+    public static readonly ProblemType NotReady = new("not-ready", 503, "The store is not ready");
+
+    /// <summary>For a status that the framework chose by itself.</summary>
+    public static ProblemType ForStatus(int status) => status switch
+    {
+        401 => Unauthenticated,
+        403 => Forbidden,
+        404 => NotFound,
+        405 => MethodNotAllowed,
+        413 => BodyTooLarge,
+        415 => UnsupportedMediaType,
+        >= 500 => Internal,
+        _ => new ProblemType(InvalidRequest.Code, status, InvalidRequest.Title),
+    };
+}

@@ -1,0 +1,63 @@
+using System.Collections.Concurrent;
+using System.Security.Cryptography;
+using System.Text;
+using Fleet.Contracts.Security;
+using Fleet.Data.Entities;
+using Fleet.Data.Storage;
+using Microsoft.EntityFrameworkCore;
+
+namespace Fleet.Api.Security;
+
+public sealed record Credential(string Id, string Hash, string[] Scopes, string? Host, long? ExpiresAt, long? RevokedAt)
+{
+    public static Credential From(CredentialRow row) =>
+        new(row.Id, row.Hash, row.Scopes.Split(' '), row.Host, row.ExpiresAt, row.RevokedAt);
+}
+
+/// <summary>Finds and checks credentials. What was read once is kept: this process is the only writer, and says when it writes.</summary>
+public sealed class CredentialStore(StoreContexts contexts, TimeProvider time)
+{
+    private readonly ConcurrentDictionary<string, Credential> _known = [];
+    private int _changes;
+
+    /// <summary>The credential a token stands for; null when there is none, or it is expired or revoked.</summary>
+    public async ValueTask<Credential?> FindAsync(string token, CancellationToken cancellationToken)
+    {
+        if (!TokenText.TryGetId(token, out var id))
+        {
+            return null;
+        }
+
+        if (!_known.TryGetValue(id, out var credential))
+        {
+            var before = Volatile.Read(ref _changes);
+            await using var db = contexts.OpenReader();
+            if (await db.Credentials.SingleOrDefaultAsync(row => row.Id == id, cancellationToken) is not { } row)
+            {
+                return null;
+            }
+
+            credential = Credential.From(row);
+            if (Volatile.Read(ref _changes) == before)
+            {
+                _known[id] = credential;
+            }
+        }
+
+        return HashEquals(TokenText.Hash(token), credential.Hash) && IsValid(credential) ? credential : null;
+    }
+
+    /// <summary>To be called after every committed change to a credential.</summary>
+    public void Forget(string id)
+    {
+        Interlocked.Increment(ref _changes);
+        _known.TryRemove(id, out _);
+    }
+
+    public static bool HashEquals(string left, string right) =>
+        CryptographicOperations.FixedTimeEquals(Encoding.ASCII.GetBytes(left), Encoding.ASCII.GetBytes(right));
+
+    private bool IsValid(Credential credential) =>
+        credential.RevokedAt is null
+        && (credential.ExpiresAt is not { } expires || expires > time.GetUtcNow().ToUnixTimeMilliseconds());
+}

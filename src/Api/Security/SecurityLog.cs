@@ -1,0 +1,18 @@
+namespace Fleet.Api.Security;
+
+/// <summary>Event ids 2100 to 2119. Never a token, a hash or a header.</summary>
+internal static partial class SecurityLog
+{
+    [LoggerMessage(2100, LogLevel.Information, "The administrator's token was created and is in {Path}")]
+    public static partial void AdminTokenCreated(ILogger logger, string path);
+
+    [LoggerMessage(2101, LogLevel.Warning,
+        "There is an administrator's credential, but {Path} is gone. No other one is made: put the file back, or use a token kept elsewhere")]
+    public static partial void AdminTokenGone(ILogger logger, string path);
+
+    [LoggerMessage(2102, LogLevel.Information, "An agent was enrolled for host {Host} with credential {Credential}")]
+    public static partial void AgentEnrolled(ILogger logger, string host, string credential);
+
+    [LoggerMessage(2103, LogLevel.Warning, "An enrolment for host {Host} was refused: {Code}")]
+    public static partial void EnrolmentRefused(ILogger logger, string host, string code);
+}

@@ -1,0 +1,28 @@
+namespace Fleet.Api.Startup;
+
+/// <summary>Section <c>Fleet</c>.</summary>
+public sealed class FleetOptions
+{
+    public const string Section = "Fleet";
+
+    /// <summary>Where fleet.db, store.epoch and admin.token are; relative to the program's folder.</summary>
+    public string DataFolder { get; set; } = "data";
+
+    /// <summary>Allows http on an address that is not loopback: tokens then cross the network in the clear.</summary>
+    public bool AllowPlainHttp { get; set; }
+
+    /// <summary><c>json</c> (one object a line) or <c>console</c>.</summary>
+    public string LogFormat { get; set; } = "json";
+
+    /// <summary>How often an agent of a small fleet sends a heartbeat. A host is unknown after 3 and offline after 12 of these.</summary>
+    public TimeSpan HeartbeatInterval { get; set; } = TimeSpan.FromSeconds(5);
+
+    /// <summary>Heartbeats a second above which the interval is stretched.</summary>
+    public int HeartbeatsPerSecond { get; set; } = 500;
+
+    /// <summary>About how often an idle desired-state stream carries a bookmark.</summary>
+    public TimeSpan BookmarkInterval { get; set; } = TimeSpan.FromSeconds(10);
+
+    /// <summary>About how long a desired-state stream lives before the agent has to open another.</summary>
+    public TimeSpan StreamLifetime { get; set; } = TimeSpan.FromHours(1);
+}

@@ -1,0 +1,42 @@
+using Microsoft.Extensions.Options;
+
+namespace Fleet.Api.Startup;
+
+public sealed class FleetOptionsValidator : IValidateOptions<FleetOptions>
+{
+    public ValidateOptionsResult Validate(string? name, FleetOptions options)
+    {
+        var errors = new List<string>();
+        if (string.IsNullOrWhiteSpace(options.DataFolder))
+        {
+            errors.Add("Fleet:DataFolder is empty.");
+        }
+
+        if (options.LogFormat is not ("json" or "console"))
+        {
+            errors.Add("Fleet:LogFormat must be json or console.");
+        }
+
+        if (options.HeartbeatInterval < TimeSpan.FromSeconds(1) || options.HeartbeatInterval > TimeSpan.FromMinutes(5))
+        {
+            errors.Add("Fleet:HeartbeatInterval must be from 1 second to 5 minutes.");
+        }
+
+        if (options.HeartbeatsPerSecond < 1)
+        {
+            errors.Add("Fleet:HeartbeatsPerSecond must be 1 or more.");
+        }
+
+        if (options.BookmarkInterval < TimeSpan.FromSeconds(1) || options.BookmarkInterval > TimeSpan.FromMinutes(5))
+        {
+            errors.Add("Fleet:BookmarkInterval must be from 1 second to 5 minutes.");
+        }
+
+        if (options.StreamLifetime < TimeSpan.FromSeconds(10) || options.StreamLifetime > TimeSpan.FromDays(1))
+        {
+            errors.Add("Fleet:StreamLifetime must be from 10 seconds to 1 day.");
+        }
+
+        return errors.Count == 0 ? ValidateOptionsResult.Success : ValidateOptionsResult.Fail(errors);
+    }
+}

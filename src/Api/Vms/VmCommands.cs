@@ -1,0 +1,148 @@
+using System.Text.Json;
+using Fleet.Api.Lists;
+using Fleet.Api.Problems;
+using Fleet.Contracts;
+using Fleet.Contracts.Vms;
+using Fleet.Data.Entities;
+using Fleet.Data.Pages;
+using Fleet.Data.Writing;
+using Microsoft.EntityFrameworkCore;
+
+namespace Fleet.Api.Vms;
+
+/// <param name="Id">The VM.</param>
+/// <param name="Memory">Canonical JSON of the regions, ascending.</param>
+/// <param name="MayClear">Whether the caller may drop poisoned pages.</param>
+public sealed record VmDefinition(string Id, string? Host, string Memory, string Attach, string Actor, bool MayClear, IfMatch IfMatch)
+{
+    public static VmDefinition From(string id, VmRequest request, string actor, bool mayClear, IfMatch ifMatch)
+    {
+        var regions = request.Memory
+            .OrderBy(MemoryLayout.StartOf)
+            .Select(region => region with { GuestPhysicalAddress = HexAddress.Format(MemoryLayout.StartOf(region)) })
+            .ToArray();
+        return new VmDefinition(
+            id,
+            request.Host,
+            JsonSerializer.Serialize(regions, FleetJson.Default.IReadOnlyListMemoryRegion),
+            JsonSerializer.Serialize(request.Attach, FleetJson.Default.VmAttach),
+            actor,
+            mayClear,
+            ifMatch);
+    }
+}
+
+/// <summary>Commands of the writer on a VM's definition.</summary>
+internal static class VmCommands
+{
+    /// <returns>Whether the VM was created.</returns>
+    public static async Task<Outcome<PutResult>> PutAsync(WriteScope scope, VmDefinition definition)
+    {
+        var vm = await scope.Db.Vms.FindAsync(definition.Id);
+        if (!definition.IfMatch.Matches(vm?.Version))
+        {
+            return ProblemTypes.Stale;
+        }
+
+        return vm is null ? await CreateAsync(scope, definition) : await UpdateAsync(scope, vm, definition);
+    }
+
+    public static async Task<Outcome<Done>> DeleteAsync(WriteScope scope, string id, string actor, IfMatch ifMatch)
+    {
+        if (await scope.Db.Vms.FindAsync(id) is not { } vm)
+        {
+            return ProblemTypes.UnknownVm;
+        }
+
+        if (!ifMatch.Matches(vm.Version))
+        {
+            return ProblemTypes.Stale;
+        }
+
+        var pages = await scope.Db.Pages.Where(row => row.Vm == id).ToListAsync();
+        var payload = new PagePayload(vm.MemoryInstance, vm.Generation, [], [.. pages.Select(PoisonedSet.ToCleared)]);
+        var revision = scope.Change(ChangeKinds.VmDeleted, ChangeResources.Vm(id), actor, payload: payload.ToJson());
+        foreach (var placement in await scope.Db.Placements.Where(row => row.Vm == id && row.ToRevision == null).ToListAsync())
+        {
+            placement.ToRevision = revision;
+        }
+
+        scope.Db.Pages.RemoveRange(pages);
+        scope.Db.Vms.Remove(vm);
+        scope.Touch(vm.Host, id);
+        return new Done();
+    }
+
+    private static async Task<Outcome<PutResult>> CreateAsync(WriteScope scope, VmDefinition definition)
+    {
+        if (definition.Host is not null && await scope.Db.Hosts.FindAsync(definition.Host) is null)
+        {
+            return new Problem(ProblemTypes.UnknownHost, Errors: new Dictionary<string, string[]> { ["$.host"] = ["Not a known host."] });
+        }
+
+        var revision = scope.Change(ChangeKinds.VmCreated, ChangeResources.Vm(definition.Id), definition.Actor, payload: definition.Memory);
+        scope.Db.Vms.Add(new VmRow
+        {
+            Id = definition.Id,
+            Host = definition.Host,
+            Memory = definition.Memory,
+            Attach = definition.Attach,
+            MemoryInstance = revision,
+            Generation = revision,
+            PlacementEpoch = revision,
+            Version = revision,
+        });
+        if (definition.Host is not null)
+        {
+            scope.Db.Placements.Add(new PlacementRow
+            {
+                Vm = definition.Id,
+                Host = definition.Host,
+                PlacementEpoch = revision,
+                MemoryInstance = revision,
+                FromRevision = revision,
+            });
+        }
+
+        scope.Touch(definition.Host, definition.Id);
+        return new PutResult(Created: true);
+    }
+
+    private static async Task<Outcome<PutResult>> UpdateAsync(WriteScope scope, VmRow vm, VmDefinition definition)
+    {
+        if (vm.Host != definition.Host)
+        {
+            return ProblemTypes.UseMigration;
+        }
+
+        if (vm.Memory == definition.Memory && vm.Attach == definition.Attach)
+        {
+            return new PutResult(Created: false);
+        }
+
+        var layout = MemoryLayout.Parse(definition.Memory);
+        var pages = vm.Memory == definition.Memory ? [] : await scope.Db.Pages.Where(row => row.Vm == vm.Id).ToListAsync();
+        var dropped = pages.FindAll(page => !layout.Contains(page.Frame, page.Shift));
+        if (dropped.Count > 0 && !definition.MayClear)
+        {
+            return new Problem(ProblemTypes.Forbidden, $"The new layout drops {dropped.Count} poisoned pages: that needs the scope pages:clear.");
+        }
+
+        var payload = new PagePayload(vm.MemoryInstance, vm.Generation, [], [.. dropped.Select(PoisonedSet.ToCleared)]);
+        var revision = scope.Change(ChangeKinds.VmUpdated, ChangeResources.Vm(vm.Id), definition.Actor, payload: payload.ToJson());
+        vm.Memory = definition.Memory;
+        vm.Attach = definition.Attach;
+        vm.Version = revision;
+        if (dropped.Count > 0)
+        {
+            scope.Db.Pages.RemoveRange(dropped);
+            vm.PoisonedPages -= dropped.Count;
+            vm.Generation = revision;
+        }
+
+        scope.Touch(vm.Host, vm.Id);
+        return new PutResult(Created: false);
+    }
+}
+
+public readonly record struct PutResult(bool Created);

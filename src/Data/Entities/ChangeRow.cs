@@ -1,0 +1,50 @@
+namespace Fleet.Data.Entities;
+
+/// <summary>One row of the change log: push, change feed and audit trail are reads of it.</summary>
+public sealed class ChangeRow
+{
+    public long Revision { get; set; }
+
+    /// <summary>One of <see cref="ChangeKinds"/>.</summary>
+    public required string Kind { get; set; }
+
+    /// <summary>Such as <c>vms/vm-1</c> or <c>hosts/host-a</c>.</summary>
+    public required string Resource { get; set; }
+
+    /// <summary>Credential id, or <c>system</c>.</summary>
+    public required string Actor { get; set; }
+
+    public string? Reason { get; set; }
+
+    public string? Payload { get; set; }
+
+    public long At { get; set; }
+}
+
+public static class ChangeKinds
+{
+    public const string VmCreated = "vm.created";
+    public const string VmUpdated = "vm.updated";
+    public const string VmDeleted = "vm.deleted";
+    public const string PagesAdded = "pages.added";
+    public const string PagesCleared = "pages.cleared";
+    public const string PagesReportedAgain = "pages.reported-again";
+    public const string HostCreated = "host.created";
+    public const string HostClaimed = "host.claimed";
+    public const string HostState = "host.state";
+    public const string ReportsApplied = "reports.applied";
+    public const string JoinTokenCreated = "join-token.created";
+    public const string AgentEnrolled = "agent.enrolled";
+    public const string CredentialCreated = "credential.created";
+}
+
+public static class ChangeResources
+{
+    public static string Vm(string vm) => $"vms/{vm}";
+
+    public static string Host(string host) => $"hosts/{host}";
+
+    public static string JoinToken(string id) => $"join-tokens/{id}";
+
+    public static string Credential(string id) => $"credentials/{id}";
+}

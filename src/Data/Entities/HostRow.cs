@@ -1,0 +1,28 @@
+namespace Fleet.Data.Entities;
+
+public sealed class HostRow
+{
+    public required string Id { get; set; }
+
+    /// <summary>As last written; the status board knows better between transitions.</summary>
+    public required string State { get; set; }
+
+    public long? Incarnation { get; set; }
+
+    public string? BootId { get; set; }
+
+    public string? AgentVersion { get; set; }
+
+    public string? Kernel { get; set; }
+
+    public string? Capabilities { get; set; }
+
+    /// <summary>Coarse: written in batches.</summary>
+    public long? LastSeenAt { get; set; }
+
+    public required string Labels { get; set; }
+
+    public bool Drained { get; set; }
+
+    public long Version { get; set; }
+}

@@ -1,0 +1,26 @@
+namespace Fleet.Data.Entities;
+
+public sealed class VmRow
+{
+    public required string Id { get; set; }
+
+    /// <summary>Owner; null when parked.</summary>
+    public string? Host { get; set; }
+
+    /// <summary>Regions as JSON, ascending by guest physical address.</summary>
+    public required string Memory { get; set; }
+
+    public required string Attach { get; set; }
+
+    public long MemoryInstance { get; set; }
+
+    public long Generation { get; set; }
+
+    public long PlacementEpoch { get; set; }
+
+    /// <summary>Revision of the newest change to the definition (not to the poisoned set): the ETag.</summary>
+    public long Version { get; set; }
+
+    /// <summary>Number of rows in the pages table, kept with them.</summary>
+    public long PoisonedPages { get; set; }
+}

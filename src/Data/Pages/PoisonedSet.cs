@@ -1,0 +1,125 @@
+using Fleet.Contracts;
+using Fleet.Data.Entities;
+using Fleet.Data.Writing;
+using Microsoft.EntityFrameworkCore;
+
+namespace Fleet.Data.Pages;
+
+/// <summary>
+/// The algebra of a VM's poisoned set: at most one page covers a frame; a larger page absorbs those it covers; a covered page
+/// is there already. Runs inside a command of the writer; the VM's row must come from the command's context.
+/// </summary>
+public static class PoisonedSet
+{
+    /// <summary>Adds pages in order. Already poisoned ones count as reported again: the version of what covers them is bumped.</summary>
+    public static async Task<AddedPages> AddAsync(WriteScope scope, VmRow vm, IReadOnlyList<NewPage> pages, string actor, string? reason)
+    {
+        var near = await Neighbourhood.LoadAsync(scope.Db, vm.Id, pages);
+        var added = new HashSet<PoisonedPageRow>();
+        var absorbed = new List<PoisonedPageRow>();
+        var reportedAgain = new HashSet<PoisonedPageRow>();
+        var newPages = 0;
+        foreach (var page in pages)
+        {
+            if (near.Covering(page.Frame, page.Shift) is { } covering)
+            {
+                reportedAgain.Add(covering);
+                continue;
+            }
+
+            foreach (var covered in near.CoveredBy(page.Frame, page.Shift))
+            {
+                near.Remove(covered);
+                reportedAgain.Remove(covered);
+                if (!added.Remove(covered))
+                {
+                    absorbed.Add(covered);
+                }
+            }
+
+            var row = page.ToRow(vm);
+            near.Add(row);
+            added.Add(row);
+            newPages++;
+        }
+
+        if (newPages + reportedAgain.Count > 0)
+        {
+            Write(scope, vm, added, absorbed, reportedAgain, actor, reason);
+        }
+
+        return new AddedPages(newPages, pages.Count - newPages);
+    }
+
+    /// <summary>Takes pages out of the set: an explicit, audited change (I3).</summary>
+    public static void Clear(WriteScope scope, VmRow vm, PoisonedPageRow page, string actor, string reason)
+    {
+        var payload = new PagePayload(vm.MemoryInstance, vm.Generation, [], [ToCleared(page)]);
+        var revision = scope.Change(ChangeKinds.PagesCleared, ChangeResources.Vm(vm.Id), actor, reason, payload.ToJson());
+        scope.Db.Pages.Remove(page);
+        vm.Generation = revision;
+        vm.PoisonedPages--;
+        scope.Touch(vm.Host, vm.Id);
+    }
+
+    public static ClearedPage ToCleared(PoisonedPageRow row) =>
+        new(row.Frame, row.Shift, row.Class, row.Source, row.FirstHost, row.DetectedAt, row.AddedGeneration);
+
+    /// <summary>The page that covers a frame, if any.</summary>
+    public static async Task<PoisonedPageRow?> FindCoveringAsync(FleetDbContext db, string vm, long frame)
+    {
+        long small = FrameMath.PageFrame(frame, 12), middle = FrameMath.PageFrame(frame, 21), large = FrameMath.PageFrame(frame, 30);
+        var candidates = await db.Pages
+            .Where(row => row.Vm == vm && (row.Frame == small || row.Frame == middle || row.Frame == large))
+            .ToListAsync();
+        return candidates.Find(row => FrameMath.PageFrame(frame, row.Shift) == row.Frame);
+    }
+
+    private static void Write(
+        WriteScope scope,
+        VmRow vm,
+        HashSet<PoisonedPageRow> added,
+        List<PoisonedPageRow> absorbed,
+        HashSet<PoisonedPageRow> reportedAgain,
+        string actor,
+        string? reason)
+    {
+        var kind = added.Count > 0 ? ChangeKinds.PagesAdded : ChangeKinds.PagesReportedAgain;
+        var payload = new PagePayload(
+            vm.MemoryInstance,
+            vm.Generation,
+            [.. added.Select(row => new PageKey(row.Frame, row.Shift))],
+            [.. absorbed.Select(ToCleared)]);
+        var revision = scope.Change(kind, ChangeResources.Vm(vm.Id), actor, reason, payload.ToJson());
+        foreach (var row in reportedAgain)
+        {
+            row.Version = revision;
+        }
+
+        if (added.Count == 0)
+        {
+            return;
+        }
+
+        // An absorbed page may start at the absorbing page's first frame: the same key, so the row is changed in place.
+        var replaced = absorbed.ToDictionary(row => row.Frame);
+        foreach (var row in added)
+        {
+            row.AddedGeneration = revision;
+            row.Version = revision;
+            if (replaced.Remove(row.Frame, out var old))
+            {
+                scope.Db.Entry(old).CurrentValues.SetValues(row);
+            }
+            else
+            {
+                scope.Db.Pages.Add(row);
+            }
+        }
+
+        scope.Db.Pages.RemoveRange(replaced.Values);
+        vm.PoisonedPages += added.Count - absorbed.Count;
+        vm.Generation = revision;
+        scope.Touch(vm.Host, vm.Id);
+    }
+}

@@ -1,0 +1,13 @@
+using Microsoft.Extensions.Logging;
+
+namespace Fleet.Data;
+
+/// <summary>Event ids 1000 to 1099.</summary>
+internal static partial class StoreLog
+{
+    [LoggerMessage(1000, LogLevel.Error, "A batch of {Count} changes could not be committed; none of it is stored")]
+    public static partial void BatchFailed(ILogger logger, int count, Exception exception);
+
+    [LoggerMessage(1001, LogLevel.Error, "An observer of commits failed")]
+    public static partial void ObserverFailed(ILogger logger, Exception exception);
+}

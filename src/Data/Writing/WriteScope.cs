@@ -1,0 +1,51 @@
+using Fleet.Data.Entities;
+
+namespace Fleet.Data.Writing;
+
+/// <summary>What a command works with: the context inside the batch's transaction, the counter, and the log.</summary>
+public sealed class WriteScope(FleetDbContext db, long revision, long now)
+{
+    private readonly HashSet<Touched> _touched = [];
+
+    public FleetDbContext Db { get; } = db;
+
+    /// <summary>Server time of the batch, unix ms.</summary>
+    public long Now { get; } = now;
+
+    /// <summary>Revision of the newest change, this command's included.</summary>
+    public long Revision { get; private set; } = revision;
+
+    internal IReadOnlyCollection<Touched> Touched => _touched;
+
+    internal bool Accepted { get; set; }
+
+    /// <summary>Adds a row to the change log and returns its revision, for the numbers this change sets.</summary>
+    public long Change(string kind, string resource, string actor, string? reason = null, string? payload = null) =>
+        Change(kind, resource, actor, reason, _ => payload);
+
+    /// <summary>As above, for a payload that contains the revision.</summary>
+    public long Change(string kind, string resource, string actor, string? reason, Func<long, string?> payload)
+    {
+        Revision++;
+        Db.Changes.Add(new ChangeRow
+        {
+            Revision = Revision,
+            Kind = kind,
+            Resource = resource,
+            Actor = actor,
+            Reason = reason,
+            Payload = payload(Revision),
+            At = Now,
+        });
+        return Revision;
+    }
+
+    /// <summary>The host is to be told about the VM once this is committed.</summary>
+    public void Touch(string? host, string vm)
+    {
+        if (host is not null)
+        {
+            _touched.Add(new Touched(host, vm));
+        }
+    }
+}

@@ -1,0 +1,106 @@
+using System.Globalization;
+using System.Net;
+using System.Net.Http.Headers;
+using System.Net.Http.Json;
+using System.Text.Json.Serialization.Metadata;
+using Fleet.Contracts;
+using Fleet.Contracts.Hits;
+using Fleet.Contracts.Hosts;
+using Fleet.Contracts.Pages;
+using Fleet.Contracts.Security;
+using Fleet.Contracts.Vms;
+
+namespace Fleet.Demo.Running;
+
+/// <summary>The control plane as an orchestrator calls it.</summary>
+public sealed class FleetClient : IDisposable
+{
+    private readonly HttpClient _http;
+
+    public FleetClient(Uri address, string? token)
+    {
+        _http = new HttpClient { BaseAddress = address, Timeout = TimeSpan.FromSeconds(100) };
+        if (token is not null)
+        {
+            _http.DefaultRequestHeaders.Authorization = new AuthenticationHeaderValue("Bearer", token);
+        }
+    }
+
+    public HttpClient Http => _http;
+
+    public Task<JoinTokenCreated> CreateJoinTokenAsync(string host, CancellationToken cancellationToken) =>
+        PostAsync(Routes.JoinTokens, new JoinTokenRequest(host), FleetJson.Default.JoinTokenRequest, FleetJson.Default.JoinTokenCreated, cancellationToken);
+
+    public async Task<VmResource> PutVmAsync(string vm, VmRequest request, CancellationToken cancellationToken)
+    {
+        using var response = await _http.PutAsJsonAsync(Routes.Vm(vm), request, FleetJson.Default.VmRequest, cancellationToken);
+        return await ReadAsync(response, FleetJson.Default.VmResource, cancellationToken);
+    }
+
+    /// <param name="wait">Waits so long at most, until the VM's host confirmed the present generation.</param>
+    public Task<VmResource> GetVmAsync(string vm, TimeSpan? wait, CancellationToken cancellationToken) =>
+        GetAsync(wait is { } time ? $"{Routes.Vm(vm)}?wait={DurationText.Format(time)}" : Routes.Vm(vm), FleetJson.Default.VmResource, cancellationToken);
+
+    public Task<PageList> GetPagesAsync(string vm, CancellationToken cancellationToken) =>
+        GetAsync(Routes.Pages(vm), FleetJson.Default.PageList, cancellationToken);
+
+    public Task<AddPagesResult> AddPagesAsync(string vm, AddPagesRequest request, CancellationToken cancellationToken) =>
+        PostAsync(Routes.Pages(vm), request, FleetJson.Default.AddPagesRequest, FleetJson.Default.AddPagesResult, cancellationToken);
+
+    public async Task ClearPageAsync(string vm, long frame, string reason, CancellationToken cancellationToken)
+    {
+        using var response = await _http.DeleteAsync(new Uri($"{Routes.Page(vm, frame)}?reason={Uri.EscapeDataString(reason)}", UriKind.Relative), cancellationToken);
+        await EnsureAsync(response, cancellationToken);
+    }
+
+    public Task<HostResource> GetHostAsync(string host, CancellationToken cancellationToken) =>
+        GetAsync(Routes.Host(host), FleetJson.Default.HostResource, cancellationToken);
+
+    public Task<ItemList<HitResource>> GetHitsAsync(string vm, CancellationToken cancellationToken) =>
+        GetAsync($"{Routes.Hits}?vm={vm}", FleetJson.Default.ItemListHitResource, cancellationToken);
+
+    public async Task<bool> IsReadyAsync(CancellationToken cancellationToken)
+    {
+        try
+        {
+            using var response = await _http.GetAsync(new Uri("/health/ready", UriKind.Relative), cancellationToken);
+            return response.StatusCode == HttpStatusCode.OK;
+        }
+        catch (HttpRequestException)
+        {
+            return false;
+        }
+    }
+
+    public void Dispose() => _http.Dispose();
+
+    private async Task<T> GetAsync<T>(string route, JsonTypeInfo<T> type, CancellationToken cancellationToken)
+    {
+        using var response = await _http.GetAsync(new Uri(route, UriKind.Relative), cancellationToken);
+        return await ReadAsync(response, type, cancellationToken);
+    }
+
+    private async Task<TResult> PostAsync<TRequest, TResult>(
+        string route, TRequest body, JsonTypeInfo<TRequest> requestType, JsonTypeInfo<TResult> resultType, CancellationToken cancellationToken)
+    {
+        using var response = await _http.PostAsJsonAsync(route, body, requestType, cancellationToken);
+        return await ReadAsync(response, resultType, cancellationToken);
+    }
+
+    private static async Task<T> ReadAsync<T>(HttpResponseMessage response, JsonTypeInfo<T> type, CancellationToken cancellationToken)
+    {
+        await EnsureAsync(response, cancellationToken);
+        return await response.Content.ReadFromJsonAsync(type, cancellationToken)
+            ?? throw new HttpRequestException("the control plane answered with an empty body");
+    }
+
+    private static async Task EnsureAsync(HttpResponseMessage response, CancellationToken cancellationToken)
+    {
+        if (!response.IsSuccessStatusCode)
+        {
+            var body = await response.Content.ReadAsStringAsync(cancellationToken);
+            throw new HttpRequestException(string.Create(
+                CultureInfo.InvariantCulture, $"{response.RequestMessage?.Method} {response.RequestMessage?.RequestUri?.PathAndQuery}: {(int)response.StatusCode} {body}"));
+        }
+    }
+}

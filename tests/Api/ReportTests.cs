@@ -1,0 +1,141 @@
+using System.Net;
+using CsCheck;
+using Fleet.Api.Tests.Support;
+using Fleet.Contracts;
+using Fleet.Contracts.Agents;
+using Fleet.Contracts.Hits;
+using Microsoft.Extensions.Logging;
+
+namespace Fleet.Api.Tests;
+
+public sealed class ReportTests
+{
+    [Fact]
+    [Trait("Invariant", "I5")]
+    public async Task Reports_SentOverlappingReplayedAndConcurrently_TakeEffectOnce()
+    {
+        await using var api = await ApiHost.StartAsync();
+        var agent = await (await api.EnrolAsync("host-a")).ClaimAsync();
+        var round = 0;
+        await Gen.Select(Gen.Int[1, 30], Gen.Select(Gen.Int[0, 29], Gen.Int[1, 12]).Array[1, 20]).SampleAsync(
+            async (length, sends) =>
+            {
+                var vm = await api.Admin.CreateVmAsync($"vm-{Interlocked.Increment(ref round)}", "host-a");
+                agent.SpoolId = Guid.NewGuid().ToString("N");
+                var spool = Enumerable.Range(1, length)
+                    .Select(sequence => sequence % 3 == 0 ? TestAgent.Poison(sequence, vm, sequence) : TestAgent.Hit(sequence, vm, 7))
+                    .ToArray();
+                await Task.WhenAll(sends.Select(async send =>
+                {
+                    var (start, count) = send;
+                    using var response = await agent.SendAsync([.. spool.Skip(start % length).Take(count)]);
+                    Assert.True(response.StatusCode is HttpStatusCode.OK or HttpStatusCode.Conflict);
+                }));
+                var result = await agent.ReportAsync(spool);
+                Assert.Equal(length, result.Applied);
+                Assert.Equal(length, (await agent.ReportAsync(spool)).Applied);
+
+                var pages = await api.Admin.GetPagesAsync(vm.Id);
+                Assert.Equal(spool.Where(report => report.Kind == AgentReport.Poison).Select(report => report.Frame), pages.Items.Select(page => page.Frame));
+                var hits = await HitsAsync(api, vm.Id);
+                Assert.Equal(spool.LongCount(report => report.Kind == AgentReport.Hit), hits.Sum(hit => hit.Count));
+            },
+            iter: 20,
+            threads: 1);
+    }
+
+    [Fact]
+    [Trait("Invariant", "I5")]
+    public async Task Reports_Replayed_DoNotBumpThePageVersion()
+    {
+        await using var api = await ApiHost.StartAsync();
+        var agent = await (await api.EnrolAsync("host-a")).ClaimAsync();
+        var vm = await api.Admin.CreateVmAsync("vm-1", "host-a");
+        await agent.ReportAsync(TestAgent.Poison(1, vm, 5));
+        var first = (await api.Admin.GetPagesAsync("vm-1")).Items[0];
+        await agent.ReportAsync(TestAgent.Poison(1, vm, 5));
+        Assert.Equal(first.Version, (await api.Admin.GetPagesAsync("vm-1")).Items[0].Version);
+
+        await agent.ReportAsync(TestAgent.Poison(2, vm, 5));
+        var again = (await api.Admin.GetPagesAsync("vm-1")).Items[0];
+        Assert.True(again.Version > first.Version);
+        Assert.Equal(first.AddedGeneration, again.AddedGeneration);
+        Assert.Equal(("srar", "memory-failure", "host-a"), (again.Class, again.Source, again.FirstHost));
+    }
+
+    [Fact]
+    public async Task Reports_WithAGap_AreRefusedWithTheExpectedSequence()
+    {
+        await using var api = await ApiHost.StartAsync();
+        var agent = await (await api.EnrolAsync("host-a")).ClaimAsync();
+        var vm = await api.Admin.CreateVmAsync("vm-1", "host-a");
+        await agent.ReportAsync(TestAgent.Poison(1, vm, 1));
+
+        var problem = await (await agent.SendAsync(TestAgent.Poison(3, vm, 3))).ProblemAsync(HttpStatusCode.Conflict, "spool-gap");
+        Assert.Equal(2, problem.GetProperty("expected").GetInt64());
+        Assert.Single((await api.Admin.GetPagesAsync("vm-1")).Items);
+        Assert.Equal(1, (await agent.ReportAsync()).Applied);
+    }
+
+    [Fact]
+    public async Task Reports_OfASupersededAgent_AreRefused()
+    {
+        await using var api = await ApiHost.StartAsync();
+        var old = await (await api.EnrolAsync("host-a")).ClaimAsync();
+        var vm = await api.Admin.CreateVmAsync("vm-1", "host-a");
+        var young = await (await api.EnrolAsync("host-a")).ClaimAsync();
+
+        await (await old.SendAsync(TestAgent.Poison(1, vm, 1))).ProblemAsync(HttpStatusCode.Conflict, "agent-superseded");
+        await (await old.BeatAsync()).ProblemAsync(HttpStatusCode.Conflict, "agent-superseded");
+        young.SpoolId = old.SpoolId;
+        Assert.Equal(1, (await young.ReportAsync(TestAgent.Poison(1, vm, 1))).Applied);
+    }
+
+    [Fact]
+    [Trait("Invariant", "I7")]
+    [Trait("Invariant", "I8")]
+    public async Task Reports_ThatCanNeverApply_AreRejectedOneByOneAndTheSequenceMovesOn()
+    {
+        await using var api = await ApiHost.StartAsync();
+        var agent = await (await api.EnrolAsync("host-a")).ClaimAsync();
+        await api.EnrolAsync("host-b");
+        var mine = await api.Admin.CreateVmAsync("mine", "host-a");
+        var theirs = await api.Admin.CreateVmAsync("theirs", "host-b");
+        var result = await agent.ReportAsync(
+            TestAgent.Poison(1, theirs, 1),
+            TestAgent.Poison(2, mine with { Id = "nobody" }, 1),
+            TestAgent.Poison(3, mine with { MemoryInstance = mine.MemoryInstance - 1 }, 1),
+            TestAgent.Poison(4, mine, 1 << 20),
+            TestAgent.Hit(5, theirs, 1),
+            TestAgent.Poison(6, mine, 6));
+
+        Assert.Equal(6, result.Applied);
+        Assert.Equal(
+            [(1, "not-placed-here"), (2, "unknown-vm"), (3, "stale-memory-instance"), (4, "frame-outside-memory"), (5, "not-placed-here")],
+            result.Rejected.Select(rejected => ((int)rejected.Sequence, rejected.Code)));
+        Assert.Equal(6, (await api.Admin.GetPagesAsync("mine")).Items.Single().Frame);
+        Assert.Empty((await api.Admin.GetPagesAsync("theirs")).Items);
+        Assert.Empty(await HitsAsync(api, "theirs"));
+        Assert.Single(api.Logs, line => line.Level == LogLevel.Warning && line.EventId == 2203);
+    }
+
+    [Fact]
+    [Trait("Invariant", "I8")]
+    public async Task Hits_ThatAgree_CoalesceAcrossRequests()
+    {
+        await using var api = await ApiHost.StartAsync();
+        var agent = await (await api.EnrolAsync("host-a")).ClaimAsync();
+        var vm = await api.Admin.CreateVmAsync("vm-1", "host-a");
+        await agent.ReportAsync(TestAgent.Hit(1, vm, 7, count: 3), TestAgent.Hit(2, vm, 7));
+        await agent.ReportAsync(TestAgent.Hit(3, vm, 7, count: 5), TestAgent.Hit(4, vm, 7) with { Access = "write" });
+
+        var hits = await HitsAsync(api, "vm-1");
+        Assert.Equal([("read", 9L), ("write", 1L)], hits.Select(hit => (hit.Access, hit.Count)));
+        Assert.Equal(TimeSpan.FromSeconds(3), hits[0].LastAt - hits[0].FirstAt);
+        Assert.Equal("0x7000", hits[0].GuestPhysicalAddress);
+        Assert.Empty((await (await api.Admin.GetAsync(new Uri("/v1/hits?since=2030-01-01T00:00:00Z", UriKind.Relative))).ReadAsync(FleetJson.Default.ItemListHitResource)).Items);
+    }
+
+    private static async Task<IReadOnlyList<HitResource>> HitsAsync(ApiHost api, string vm) =>
+        (await (await api.Admin.GetAsync(new Uri($"/v1/hits?vm={vm}&limit=1000", UriKind.Relative))).ReadAsync(FleetJson.Default.ItemListHitResource)).Items;
+}

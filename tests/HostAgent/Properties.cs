@@ -1,0 +1,2 @@
+// The tests count this process's descriptors and hold its memory: one at a time.
+[assembly: CollectionBehavior(DisableTestParallelization = true)]

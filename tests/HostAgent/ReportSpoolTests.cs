@@ -1,0 +1,176 @@
+using Fleet.Contracts.Agents;
+using Fleet.HostAgent.Options;
+using Fleet.HostAgent.Spool;
+using Fleet.HostAgent.State;
+using Fleet.Linux.Processes;
+using Microsoft.Extensions.Logging.Abstractions;
+
+namespace Fleet.HostAgent.Tests;
+
+public sealed class ReportSpoolTests : IDisposable
+{
+    private static readonly ProcessIdentity Vmm = ProcessIdentity.Of(Environment.ProcessId)!;
+    private readonly DirectoryInfo _root = Directory.CreateTempSubdirectory("fleet-spool-");
+
+    private string FilePath => Path.Combine(_root.FullName, "spool", "reports");
+
+    [Fact]
+    [Trait("Invariant", "I2")]
+    public void Append_ThenReopen_KeepsReportsOrderIdentityAndWatermark()
+    {
+        string spoolId;
+        using (var opened = Open())
+        {
+            spoolId = opened.Spool.SpoolId;
+            Assert.True(opened.Spool.TryAppend([Report(1), Report(2)], new VmmWatermark(Vmm, 7)));
+            Assert.True(opened.Spool.TryAppend([Report(3)], new VmmWatermark(Vmm, 9)));
+        }
+
+        using var again = Open();
+        Assert.Equal(spoolId, again.Spool.SpoolId);
+        Assert.Equal([(1L, 1L), (2, 2), (3, 3)], again.Spool.Peek(10).Select(report => (report.Sequence, report.Frame)));
+        Assert.Equal(9, again.Spool.LastEvent(Vmm));
+        again.Spool.TryAppend([Report(4)], new VmmWatermark(Vmm, 10));
+        Assert.Equal(4, again.Spool.Peek(10)[^1].Sequence);
+    }
+
+    /// <summary>The file cut at every byte, as a power loss may: each append is there whole or not at all, and the queue goes on.</summary>
+    [Fact]
+    [Trait("Invariant", "I2")]
+    public void File_CutAnywhere_HoldsWholeAppendsOnly()
+    {
+        var lengths = new List<long>();
+        using (var opened = Open())
+        {
+            lengths.Add(new FileInfo(FilePath).Length);
+            for (var i = 1; i <= 3; i++)
+            {
+                opened.Spool.TryAppend([Report(2 * i), Report((2 * i) + 1)], new VmmWatermark(Vmm, i));
+                lengths.Add(new FileInfo(FilePath).Length);
+            }
+        }
+
+        var whole = File.ReadAllBytes(FilePath);
+        for (var cut = (int)lengths[0]; cut <= whole.Length; cut++)
+        {
+            File.WriteAllBytes(FilePath, whole[..cut]);
+            using var opened = Open();
+            var appends = lengths.Count(length => length <= cut) - 1;
+            Assert.Equal(2 * appends, opened.Spool.Count);
+            Assert.Equal(appends, opened.Spool.LastEvent(Vmm));
+            Assert.True(opened.Spool.TryAppend([Report(99)], new VmmWatermark(Vmm, 50)));
+            Assert.Equal((2 * appends) + 1, opened.Spool.Peek(10)[^1].Sequence);
+        }
+    }
+
+    [Fact]
+    public void File_DamagedInTheMiddle_KeepsTheRestUnderANewSpoolId()
+    {
+        string before;
+        using (var opened = Open())
+        {
+            before = opened.Spool.SpoolId;
+            opened.Spool.TryAppend([Report(1)], new VmmWatermark(Vmm, 1));
+            opened.Spool.TryAppend([Report(2)], new VmmWatermark(Vmm, 2));
+        }
+
+        var lines = File.ReadAllLines(FilePath);
+        lines[1] = lines[1].Replace("\"frame\":1", "\"frame\":5", StringComparison.Ordinal);
+        File.WriteAllText(FilePath, string.Join('\n', lines) + "\n");
+
+        using var again = Open();
+        Assert.NotEqual(before, again.Spool.SpoolId);
+        Assert.Equal([(1L, 2L)], again.Spool.Peek(10).Select(report => (report.Sequence, report.Frame)));
+    }
+
+    [Fact]
+    public void Acknowledge_UpTo_RemovesThoseAndARestartOnlyRepeatsThem()
+    {
+        using (var opened = Open())
+        {
+            opened.Spool.TryAppend([Report(1), Report(2), Report(3)], new VmmWatermark(Vmm, 1));
+            opened.Spool.Acknowledge(2);
+            Assert.Equal([3L], opened.Spool.Peek(10).Select(report => report.Sequence));
+        }
+
+        using var again = Open();
+        Assert.Equal([1L, 2, 3], again.Spool.Peek(10).Select(report => report.Sequence));
+    }
+
+    [Fact]
+    public async Task TryAppend_Full_TakesNothingUntilAcknowledged()
+    {
+        using var opened = Open(bytes: 64 * 1024);
+        var reports = Enumerable.Range(0, 50).Select(i => Report(i)).ToList();
+        var appended = 0;
+        while (opened.Spool.TryAppend(reports, new VmmWatermark(Vmm, appended + 1)))
+        {
+            appended++;
+            Assert.True(appended < 1000);
+        }
+
+        Assert.Equal(50 * appended, opened.Spool.Count);
+        Assert.Equal(appended, opened.Spool.LastEvent(Vmm));
+        var changed = opened.Spool.WhenChangedAsync();
+        opened.Spool.Acknowledge(50L * appended);
+        await changed;
+
+        Assert.True(opened.Spool.TryAppend(reports, new VmmWatermark(Vmm, 1000)));
+        Assert.Equal((50L * appended) + 1, opened.Spool.Peek(1)[0].Sequence);
+    }
+
+    [Fact]
+    [Trait("Invariant", "I5")]
+    public void StartOver_WithReportsWaiting_RenumbersThemUnderANewIdDurably()
+    {
+        string before;
+        string after;
+        using (var opened = Open())
+        {
+            before = opened.Spool.SpoolId;
+            opened.Spool.TryAppend([Report(1), Report(2), Report(3)], new VmmWatermark(Vmm, 4));
+            opened.Spool.Acknowledge(1);
+            opened.Spool.StartOver();
+            after = opened.Spool.SpoolId;
+        }
+
+        using var again = Open();
+        Assert.NotEqual(before, after);
+        Assert.Equal(after, again.Spool.SpoolId);
+        Assert.Equal([(1L, 2L), (2, 3)], again.Spool.Peek(10).Select(report => (report.Sequence, report.Frame)));
+        Assert.Equal(4, again.Spool.LastEvent(Vmm));
+    }
+
+    [Fact]
+    public void StateFolder_UsedByAnother_RefusesToStart()
+    {
+        using var opened = Open();
+
+        var exception = Assert.Throws<InvalidOperationException>(() => new StateFolder(Options(1 << 20)));
+
+        Assert.Contains("another host agent", exception.Message, StringComparison.Ordinal);
+    }
+
+    public void Dispose() => _root.Delete(recursive: true);
+
+    private Opened Open(long bytes = 1 << 20)
+    {
+        var folder = new StateFolder(Options(bytes));
+        return new Opened(folder, new ReportSpool(folder, Options(bytes), NullLogger<ReportSpool>.Instance));
+    }
+
+    private Microsoft.Extensions.Options.IOptions<AgentOptions> Options(long bytes) =>
+        Microsoft.Extensions.Options.Options.Create(new AgentOptions { StateFolder = _root.FullName, SpoolBytes = bytes });
+
+    private static AgentReport Report(long frame) =>
+        new(0, AgentReport.Poison, "vm-1", 1, frame, 12, "srar", "vmm", null, DateTimeOffset.UnixEpoch, DateTimeOffset.UnixEpoch, 1, null, null, null, null);
+
+    private sealed record Opened(StateFolder Folder, ReportSpool Spool) : IDisposable
+    {
+        public void Dispose()
+        {
+            Spool.Dispose();
+            Folder.Dispose();
+        }
+    }
+}

@@ -1,0 +1,102 @@
+using System.Diagnostics;
+using Fleet.Contracts;
+using Fleet.Contracts.Agents;
+using Fleet.Contracts.Handoff;
+using Fleet.Contracts.Vms;
+using Fleet.HostAgent.Attach;
+using Fleet.HostAgent.Reconcile;
+using Fleet.HostAgent.Spool;
+using Fleet.HostAgent.State;
+using Microsoft.Extensions.Configuration;
+using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Hosting;
+
+namespace Fleet.HostAgent.Tests;
+
+/// <summary>The whole agent, with a control plane that nobody runs: it must enforce all the same (I6).</summary>
+internal sealed class TestAgent : IAsyncDisposable
+{
+    private readonly IHost _host;
+
+    private TestAgent(IHost host, string root) => (_host, Root) = (host, root);
+
+    public string Root { get; }
+
+    public DesiredState Desired => _host.Services.GetRequiredService<DesiredState>();
+
+    public VmTable Table => _host.Services.GetRequiredService<VmTable>();
+
+    public ReportSpool Spool => _host.Services.GetRequiredService<ReportSpool>();
+
+    public WorkSet Work => _host.Services.GetRequiredService<WorkSet>();
+
+    public string Socket(string vm) => Path.Combine(Root, "vmm", $"{vm}.sock");
+
+    public static async Task<TestAgent> StartAsync(string root, params DesiredVm[] desired)
+    {
+        var builder = Host.CreateEmptyApplicationBuilder(new HostApplicationBuilderSettings { ContentRootPath = root });
+        builder.Configuration.AddInMemoryCollection(new Dictionary<string, string?>
+        {
+            ["Agent:Host"] = "host-a",
+            ["Agent:ControlPlane"] = "http://127.0.0.1:9",
+            ["Agent:JoinToken"] = "nobody answers",
+            ["Agent:StateFolder"] = root,
+            ["Agent:VerifySeconds"] = "3600",
+            ["Agent:LogFormat"] = "text",
+        });
+        builder.AddHostAgent();
+        var agent = new TestAgent(builder.Build(), root);
+        var store = agent._host.Services.GetRequiredService<DesiredStore>();
+        foreach (var vm in desired)
+        {
+            store.Save(vm);
+        }
+
+        await agent._host.StartAsync(TestContext.Current.CancellationToken);
+        return agent;
+    }
+
+    public static DesiredVm Vm(TestVmm vmm, long generation, params PageKey[] pages) =>
+        new(vmm.Vm, "host-a", vmm.Layout, new VmAttach(AttachKinds.Handoff), 1, generation, 1, PoisonDigest.Compute(vmm.Vm, 1, pages), pages);
+
+    /// <summary>Connects as soon as the agent listens.</summary>
+    public async Task<TestChannel> ConnectAsync(string vm)
+    {
+        await UntilAsync(() => File.Exists(Socket(vm)));
+        var channel = new TestChannel();
+        await channel.ConnectAsync(Socket(vm));
+        return channel;
+    }
+
+    public async Task<TestChannel> AttachAsync(TestVmm vmm)
+    {
+        var channel = await ConnectAsync(vmm.Vm);
+        channel.SendHandoff(vmm.Message(), vmm.Userfaultfd.Number, vmm.File.Descriptor.Number);
+        var line = await channel.ReceiveAsync();
+        Assert.Equal((AgentLine.Attached, (string?)null), (line?.Type, line?.Reason));
+        return channel;
+    }
+
+    public async Task AdoptAndWaitAsync(DesiredVm vm)
+    {
+        Assert.Equal(DesiredVerdict.Adopt, await Desired.AdoptAsync(vm, TestContext.Current.CancellationToken));
+        await UntilAsync(() => Table.Find(vm.Vm)?.Status is { State: EnforcementStates.Armed } status && status.ArmedGeneration == vm.Generation);
+    }
+
+    /// <summary>Waits for something that another thread brings about; the deadline only ends a test that failed.</summary>
+    public static async Task UntilAsync(Func<bool> condition)
+    {
+        var started = Stopwatch.GetTimestamp();
+        while (!condition())
+        {
+            Assert.True(Stopwatch.GetElapsedTime(started) < TimeSpan.FromSeconds(30), "the condition did not come about in 30 s");
+            await Task.Delay(5, TestContext.Current.CancellationToken); // allowed: polling with a deadline
+        }
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        await _host.StopAsync(CancellationToken.None);
+        _host.Dispose();
+    }
+}
