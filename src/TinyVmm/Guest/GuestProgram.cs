@@ -1,3 +1,5 @@
+using Fleet.Linux.Kvm;
+
 namespace Fleet.TinyVmm.Guest;
 
 /// <summary>
@@ -14,7 +16,8 @@ internal sealed class GuestProgram
     private const uint BankAddress = 0x402 + (4 * Bank);
     private const uint BankMisc = 0x403 + (4 * Bank);
 
-    private readonly Dictionary<uint, string> _accesses = [];
+    // The instructions that touch memory at all: how, and through which register.
+    private readonly Dictionary<uint, (string Access, Reg Pointer)> _accesses = [];
 
     public GuestProgram()
     {
@@ -33,8 +36,14 @@ internal sealed class GuestProgram
 
     public uint MachineCheckHandler { get; }
 
-    /// <summary>How the instruction at this address touches memory: <c>read</c>, <c>write</c> or <c>unknown</c>.</summary>
-    public string AccessAt(ulong instruction) => _accesses.GetValueOrDefault((uint)instruction, "unknown");
+    /// <summary>
+    /// What the present instruction is about to do to memory: <c>read</c> or <c>write</c>, and at which address as the guest
+    /// sees it; <c>unknown</c> when it is none of those that do.
+    /// </summary>
+    public (string Access, ulong? Address) AccessOf(KvmRegs registers) =>
+        _accesses.TryGetValue((uint)registers.Rip, out var access)
+            ? (access.Access, access.Pointer == Reg.Esi ? registers.Rsi : registers.Rdi)
+            : ("unknown", null);
 
     private static void EmitMain(X86Assembler asm)
     {
@@ -64,7 +73,7 @@ internal sealed class GuestProgram
     private void EmitOperations(X86Assembler asm)
     {
         asm.Label("load");
-        _accesses[asm.Here] = "read";
+        _accesses[asm.Here] = ("read", Reg.Edi);
         asm.LoadEaxAtEdi();
         asm.Label("result");
         asm.Out(GuestPorts.Result);
@@ -72,7 +81,7 @@ internal sealed class GuestProgram
 
         asm.Label("store");
         asm.Mov(Reg.Eax, Reg.Ebx);
-        _accesses[asm.Here] = "write";
+        _accesses[asm.Here] = ("write", Reg.Edi);
         asm.StoreEaxAtEdi();
         asm.Jump("result");
 
@@ -80,7 +89,7 @@ internal sealed class GuestProgram
         asm.Mov(Reg.Eax, Reg.Ebx);
         asm.Xor(Reg.Eax, Reg.Edx);
         asm.Multiply(Reg.Eax, GuestArithmetic.PatternMultiplier);
-        _accesses[asm.Here] = "write";
+        _accesses[asm.Here] = ("write", Reg.Edi);
         asm.Stosd();
         asm.Add(Reg.Ebx, sizeof(uint));
         asm.DecrementEcx();
@@ -88,7 +97,7 @@ internal sealed class GuestProgram
         asm.Jump("result");
 
         asm.Label("checksum"); // ebx = (ebx ^ [esi]) * multiplier, ecx times
-        _accesses[asm.Here] = "read";
+        _accesses[asm.Here] = ("read", Reg.Esi);
         asm.Lodsd();
         asm.Xor(Reg.Ebx, Reg.Eax);
         asm.Multiply(Reg.Ebx, GuestArithmetic.ChecksumMultiplier);

@@ -1,4 +1,3 @@
-using Fleet.Contracts.Handoff;
 using Fleet.Linux;
 using Fleet.Linux.Kvm;
 using Fleet.Linux.Memory;
@@ -61,7 +60,12 @@ public sealed partial class KvmVirtualCpu
             _events.AddPoison(guestPhysicalAddress, shift, "srar");
         }
 
-        return InjectMachineCheck(guestPhysicalAddress, _program.AccessAt(_vcpu.GetRegisters().Rip));
+        // The signal names the page; the guest's registers name the very address, if the fault is theirs.
+        var (access, pointer) = _program.AccessOf(_vcpu.GetRegisters());
+        var exact = pointer is { } used ? _window.ToGuestPhysical(used) : guestPhysicalAddress;
+        return exact >> shift == guestPhysicalAddress >> shift
+            ? InjectMachineCheck(exact, access)
+            : InjectMachineCheck(guestPhysicalAddress, "unknown");
     }
 
     private bool InjectMachineCheck(ulong guestPhysicalAddress, string access)
