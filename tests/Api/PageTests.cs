@@ -107,5 +107,45 @@ public sealed class PageTests
         Assert.Equal(1, (await api.Admin.GetPagesAsync("vm-1", $"?since={first.Generation}")).Items.Single().Frame);
     }
 
+    [Fact]
+    [Trait("Invariant", "I3")]
+    public async Task Get_AsOfAnEarlierGeneration_GivesTheSetAsItWas()
+    {
+        await using var api = await ApiHost.StartAsync();
+        await api.Admin.CreateVmAsync("vm-1", null);
+        var history = new List<(long Generation, List<(long, int, string, long)> Pages)>();
+        await RememberAsync();
+        await api.Admin.AddPagesAsync("vm-1", new(512, 12, "srar"), new(513, 12, "srao"), new(9000, 12));
+        await RememberAsync();
+        await api.Admin.AddPagesAsync("vm-1", new PageReport(512, 21, "ucna"));
+        await RememberAsync();
+        await api.Admin.DeleteAsync(new Uri("/v1/vms/vm-1/pages/512?reason=r", UriKind.Relative));
+        await RememberAsync();
+        await api.Admin.PutVmAsync("vm-1", null, [new("0x0", 32 << 20, 4096)]); // drops frame 9000
+        await RememberAsync();
+        await api.Admin.AddPagesAsync("vm-1", new PageReport(512, 12, "srar"));
+        await RememberAsync();
+
+        Assert.Equal([0, 3, 2, 1, 0, 1], history.Select(item => item.Pages.Count));
+        foreach (var (generation, pages) in history)
+        {
+            Assert.Equal(pages, Keys(await api.Admin.GetPagesAsync("vm-1", $"?asOf={generation}")));
+        }
+
+        foreach (var query in new[] { "asOf=0", "asOf=99", "asOf=x", $"asOf={history[0].Generation}&since=1" })
+        {
+            await (await api.Admin.GetAsync(new Uri($"/v1/vms/vm-1/pages?{query}", UriKind.Relative))).ProblemAsync(HttpStatusCode.BadRequest, "invalid-request");
+        }
+
+        async Task RememberAsync()
+        {
+            var list = await api.Admin.GetPagesAsync("vm-1");
+            history.Add((list.Generation, Keys(list)));
+        }
+
+        static List<(long, int, string, long)> Keys(PageList list) =>
+            [.. list.Items.Select(page => (page.Frame, page.Shift, page.Class, page.AddedGeneration))];
+    }
+
     private static (int Added, int Already) Counts(AddPagesResult result) => (result.Added, result.Already);
 }

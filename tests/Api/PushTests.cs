@@ -1,3 +1,4 @@
+using System.Data.Common;
 using CsCheck;
 using Fleet.Api.Agents;
 using Fleet.Api.Agents.Push;
@@ -7,6 +8,7 @@ using Fleet.Contracts.Agents;
 using Fleet.Data.Entities;
 using Fleet.Data.Pages;
 using Fleet.Data.Writing;
+using Microsoft.EntityFrameworkCore.Diagnostics;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Options;
 
@@ -29,6 +31,8 @@ public sealed class PushTests
         Subscribe,
         Snapshot,
         Drain,
+        ChangeDuringSnapshot,
+        ChangeDuringDrain,
     }
 
     /// <summary>
@@ -39,7 +43,9 @@ public sealed class PushTests
     public async Task Feed_UnderRandomInterleavings_EndsEqualToTheDatabase()
     {
         var hub = new PushHub();
-        await using var store = await TestStore.StartAsync(services => AddFanout(services, hub));
+        var between = new Between();
+        await using var store = await TestStore.StartAsync(
+            services => AddFanout(services, hub), configureReader: options => options.AddInterceptors(between));
         var reader = store.Services.GetRequiredService<DesiredReader>();
         var round = 0;
         var genStep = Gen.Select(Gen.Enum<Act>(), Gen.Int[0, 2], Gen.Int[0, 5]);
@@ -47,7 +53,7 @@ public sealed class PushTests
             async steps =>
             {
                 // A host of its own for every round: rounds do not see each other.
-                var world = new World(store, hub, reader, $"host-{Interlocked.Increment(ref round)}");
+                var world = new World(store, hub, reader, between, $"host-{Interlocked.Increment(ref round)}");
                 foreach (var (act, vm, number) in steps)
                 {
                     await world.DoAsync(act, vm, number);
@@ -63,7 +69,7 @@ public sealed class PushTests
     [Fact]
     public async Task Stream_WithConcurrentWritersAndReconnects_EndsEqualToTheDatabase()
     {
-        await using var api = await ApiHost.StartAsync();
+        await using var api = await ApiHost.StartAsync(args: ["--Fleet:BookmarkInterval=00:00:01"]);
         var agent = await (await api.EnrolAsync(Host)).ClaimAsync();
         for (var vm = 0; vm < 3; vm++)
         {
@@ -93,7 +99,7 @@ public sealed class PushTests
             using var cut = new CancellationTokenSource();
             await foreach (var (_, count) in StreamAsync(agent, new DesiredView(), cut))
             {
-                if (count > 10 * connection)
+                if (count > 10 * connection || Array.TrueForAll(writers, writer => writer.IsCompleted))
                 {
                     await cut.CancelAsync();
                 }
@@ -265,8 +271,31 @@ public sealed class PushTests
         services.AddSingleton(Options.Create(new Startup.FleetOptions()));
     }
 
+    /// <summary>Lets something happen just before the n-th query of a reader.</summary>
+    private sealed class Between : DbCommandInterceptor
+    {
+        private Func<Task>? _action;
+        private int _after;
+
+        public void Arm(int after, Func<Task> action) => (_after, _action) = (after, action);
+
+        public void Disarm() => _action = null;
+
+        public override async ValueTask<InterceptionResult<DbDataReader>> ReaderExecutingAsync(
+            DbCommand command, CommandEventData eventData, InterceptionResult<DbDataReader> result, CancellationToken cancellationToken = default)
+        {
+            if (_action is { } action && _after-- <= 0)
+            {
+                _action = null;
+                await action();
+            }
+
+            return result;
+        }
+    }
+
     /// <summary>One host, a few VMs, and at most one open feed.</summary>
-    private sealed class World(TestStore store, PushHub hub, DesiredReader reader, string host)
+    private sealed class World(TestStore store, PushHub hub, DesiredReader reader, Between between, string host)
     {
         private Subscriber? _subscriber;
         private DesiredFeed? _feed;
@@ -331,6 +360,19 @@ public sealed class PushTests
                     break;
                 case Act.Drain when _hasSnapshot:
                     await DrainAsync();
+                    break;
+                case Act.ChangeDuringSnapshot:
+                    // Subscribed, reading, and then something commits before the reading is done.
+                    Subscribe();
+                    between.Arm(number, () => DoAsync((Act)(number % 4), vm, number));
+                    await SnapshotAsync();
+                    between.Disarm();
+                    break;
+                case Act.ChangeDuringDrain when _hasSnapshot:
+                    await DoAsync(Act.AddPages, vm, number);
+                    between.Arm(number, () => DoAsync((Act)(number % 4), vm, number + 1));
+                    await DrainAsync();
+                    between.Disarm();
                     break;
             }
         }

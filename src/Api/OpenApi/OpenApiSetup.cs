@@ -67,6 +67,7 @@ public static class OpenApiSetup
             problems.Add(ProblemTypes.StoreUnavailable);
         }
 
+        ParameterSchemas.Apply(operation);
         if (metadata.OfType<TakesIfMatch>().Any())
         {
             operation.Parameters ??= [];

@@ -66,16 +66,19 @@ public static class PageEndpoints
         string vm,
         [AsParameters] ListQuery list,
         PageReader reader,
+        PageHistory history,
         CancellationToken cancellationToken,
-        [Description("Only pages added after this generation.")] string? since = null)
+        [Description("Only pages added after this generation.")] string? since = null,
+        [Description("The set as it was at this generation of the present memory instance; without states on hosts.")] string? asOf = null)
     {
         var errors = new ValidationErrors();
         var limit = list.ReadLimit(errors);
         var after = Cursor.ReadNumber(list.After, errors) ?? -1;
-        var sinceGeneration = 0L;
-        if (since is not null && !long.TryParse(since, NumberStyles.None, CultureInfo.InvariantCulture, out sinceGeneration))
+        var sinceGeneration = ReadGeneration(since, "since", errors) ?? 0;
+        var asOfGeneration = ReadGeneration(asOf, "asOf", errors);
+        if (since is not null && asOf is not null)
         {
-            errors.Add("since", "A generation: a whole number.");
+            errors.Add("asOf", "Not together with since.");
         }
 
         if (errors.TryGetProblem(out var problem))
@@ -83,9 +86,31 @@ public static class PageEndpoints
             return problem.ToResult();
         }
 
+        if (asOfGeneration is { } generation)
+        {
+            var outcome = await history.AsOfAsync(vm, generation, after, limit, cancellationToken);
+            return outcome.IsRefused ? outcome.Problem.ToResult() : TypedResults.Ok(outcome.Value);
+        }
+
         return await reader.ListAsync(vm, after, sinceGeneration, limit, cancellationToken) is { } pages
             ? TypedResults.Ok(pages)
             : new Problem(ProblemTypes.UnknownVm).ToResult();
+    }
+
+    private static long? ReadGeneration(string? text, string name, ValidationErrors errors)
+    {
+        if (text is null)
+        {
+            return null;
+        }
+
+        if (long.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out var generation))
+        {
+            return generation;
+        }
+
+        errors.Add(name, "A generation: a whole number.");
+        return null;
     }
 
     private static async Task<Results<NoContent, ProblemHttpResult>> ClearAsync(

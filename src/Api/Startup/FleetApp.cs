@@ -71,6 +71,7 @@ public static class FleetApp
         services.AddFleetSecurity();
         services.AddSingleton<VmReader>();
         services.AddSingleton<PageReader>();
+        services.AddSingleton<PageHistory>();
     }
 
     private static void Use(WebApplication app)

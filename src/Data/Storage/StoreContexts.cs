@@ -17,9 +17,9 @@ public sealed class StoreContexts
         var writer = Build(store, readOnly: false);
         store.ConfigureWriter?.Invoke(writer);
         _writerOptions = writer.Options;
-        _readers = new PooledDbContextFactory<FleetDbContext>(
-            Build(store, readOnly: true).UseQueryTrackingBehavior(QueryTrackingBehavior.NoTracking).Options,
-            poolSize: 128);
+        var reader = Build(store, readOnly: true).UseQueryTrackingBehavior(QueryTrackingBehavior.NoTracking);
+        store.ConfigureReader?.Invoke(reader);
+        _readers = new PooledDbContextFactory<FleetDbContext>(reader.Options, poolSize: 128);
     }
 
     public FleetDbContext OpenWriter() => new(_writerOptions);

@@ -10,6 +10,9 @@ public sealed class StoreOptions
     /// <summary>Last word on the context of the writer; tests put interceptors here.</summary>
     public Action<DbContextOptionsBuilder>? ConfigureWriter { get; set; }
 
+    /// <summary>As above, for the readers.</summary>
+    public Action<DbContextOptionsBuilder>? ConfigureReader { get; set; }
+
     public string DatabasePath => Path.Combine(Folder, "fleet.db");
 
     public string EpochPath => Path.Combine(Folder, "store.epoch");

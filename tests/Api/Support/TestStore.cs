@@ -15,7 +15,7 @@ public sealed class TestStore : IAsyncDisposable
     private readonly ServiceProvider _provider;
     private readonly List<IHostedService> _services;
 
-    private TestStore(Action<IServiceCollection>? configure, Action<DbContextOptionsBuilder>? configureWriter)
+    private TestStore(Action<IServiceCollection>? configure, Action<DbContextOptionsBuilder>? configureWriter, Action<DbContextOptionsBuilder>? configureReader)
     {
         var services = new ServiceCollection();
         services.AddLogging();
@@ -24,6 +24,7 @@ public sealed class TestStore : IAsyncDisposable
         {
             options.Folder = _folder.Path;
             options.ConfigureWriter = configureWriter;
+            options.ConfigureReader = configureReader;
         });
         services.AddFleetStore();
         configure?.Invoke(services);
@@ -40,9 +41,11 @@ public sealed class TestStore : IAsyncDisposable
     public string Folder => _folder.Path;
 
     public static async Task<TestStore> StartAsync(
-        Action<IServiceCollection>? configure = null, Action<DbContextOptionsBuilder>? configureWriter = null)
+        Action<IServiceCollection>? configure = null,
+        Action<DbContextOptionsBuilder>? configureWriter = null,
+        Action<DbContextOptionsBuilder>? configureReader = null)
     {
-        var store = new TestStore(configure, configureWriter);
+        var store = new TestStore(configure, configureWriter, configureReader);
         foreach (var service in store._services)
         {
             await service.StartAsync(CancellationToken.None);
