@@ -328,7 +328,7 @@ public sealed class PushTests
 
                     break;
                 case Act.DeleteVm:
-                    await ChangeAsync(id, async (scope, row) => await Vms.VmCommands.DeleteAsync(scope, id, "test", Lists.IfMatch.Absent));
+                    await ChangeAsync(id, async (scope, row) => await Vms.VmCommands.DeleteAsync(scope, id, "test", mayClear: true, Lists.IfMatch.Absent));
                     break;
                 case Act.ChangeAttach:
                     await ChangeAsync(id, (scope, row) =>

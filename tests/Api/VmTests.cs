@@ -87,6 +87,23 @@ public sealed class VmTests
     }
 
     [Fact]
+    [Trait("Invariant", "I3")]
+    public async Task Delete_WithPoisonedPages_NeedsTheRightToClear()
+    {
+        await using var api = await ApiHost.StartAsync();
+        var writer = api.Client(await SecurityTests.MintAsync(api, Scopes.VmsWrite));
+        await api.Admin.CreateVmAsync("vm-1", null);
+        await api.Admin.CreateVmAsync("vm-2", null);
+        await api.Admin.AddPagesAsync("vm-1", new Contracts.Pages.PageReport(7, 12));
+
+        await (await writer.DeleteAsync(new Uri("/v1/vms/vm-1", UriKind.Relative))).ProblemAsync(HttpStatusCode.Forbidden, "forbidden");
+        Assert.Equal(HttpStatusCode.NoContent, (await writer.DeleteAsync(new Uri("/v1/vms/vm-2", UriKind.Relative))).StatusCode);
+
+        var vm = await (await api.Admin.GetAsync(new Uri("/v1/vms/vm-1", UriKind.Relative))).ReadAsync(FleetJson.Default.VmResource);
+        Assert.Equal(1, vm.PoisonedPages);
+    }
+
+    [Fact]
     public async Task IfMatch_Stale_IsRefused()
     {
         await using var api = await ApiHost.StartAsync();

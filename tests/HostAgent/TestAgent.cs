@@ -89,7 +89,7 @@ internal sealed class TestAgent : IAsyncDisposable
         var started = Stopwatch.GetTimestamp();
         while (!condition())
         {
-            Assert.True(Stopwatch.GetElapsedTime(started) < TimeSpan.FromSeconds(30), "the condition did not come about in 30 s");
+            Assert.True(Stopwatch.GetElapsedTime(started) < TimeSpan.FromSeconds(15), "the condition did not come about in 15 s");
             await Task.Delay(5, TestContext.Current.CancellationToken); // allowed: polling with a deadline
         }
     }

@@ -35,7 +35,7 @@ public static class ClaimEndpoints
         StoreWriter writer,
         StatusBoard board,
         PushHub hub,
-        ILogger<ClaimRequest> logger,
+        ILogger<StatusBoard> logger,
         CancellationToken cancellationToken)
     {
         if (Validate(request) is { } invalid)

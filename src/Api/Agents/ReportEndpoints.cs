@@ -24,7 +24,7 @@ public static class ReportEndpoints
                 ProblemTypes.InvalidId, ProblemTypes.InvalidRequest, ProblemTypes.MalformedBody, ProblemTypes.AgentSuperseded, ProblemTypes.SpoolGap);
 
     private static async Task<Results<Ok<ReportsResult>, ProblemHttpResult>> ReportAsync(
-        string host, ReportsRequest request, ClaimsPrincipal user, StoreWriter writer, ILogger<ReportsRequest> logger, CancellationToken cancellationToken)
+        string host, ReportsRequest request, ClaimsPrincipal user, StoreWriter writer, ILogger<StatusBoard> logger, CancellationToken cancellationToken)
     {
         if (ReportValidator.Validate(request) is { } invalid)
         {

@@ -23,7 +23,7 @@ public static partial class Enrolment
             .WithProblems(ProblemTypes.InvalidRequest, ProblemTypes.MalformedBody, ProblemTypes.JoinTokenInvalid, ProblemTypes.JoinTokenUsed, ProblemTypes.CredentialExists);
 
     private static async Task<Results<Ok<EnrollResult>, ProblemHttpResult>> EnrollAsync(
-        EnrollRequest request, StoreWriter writer, CredentialStore credentials, ILogger<EnrollRequest> logger, CancellationToken cancellationToken)
+        EnrollRequest request, StoreWriter writer, CredentialStore credentials, ILogger<CredentialStore> logger, CancellationToken cancellationToken)
     {
         if (Validate(request) is { } invalid)
         {

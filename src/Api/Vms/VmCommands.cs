@@ -47,7 +47,7 @@ internal static class VmCommands
         return vm is null ? await CreateAsync(scope, definition) : await UpdateAsync(scope, vm, definition);
     }
 
-    public static async Task<Outcome<Done>> DeleteAsync(WriteScope scope, string id, string actor, IfMatch ifMatch)
+    public static async Task<Outcome<Done>> DeleteAsync(WriteScope scope, string id, string actor, bool mayClear, IfMatch ifMatch)
     {
         if (await scope.Db.Vms.FindAsync(id) is not { } vm)
         {
@@ -60,6 +60,12 @@ internal static class VmCommands
         }
 
         var pages = await scope.Db.Pages.Where(row => row.Vm == id).ToListAsync();
+        if (pages.Count > 0 && !mayClear)
+        {
+            // Deleted and created again, the VM would have an empty set.
+            return new Problem(ProblemTypes.Forbidden, $"Deleting the VM drops {pages.Count} poisoned pages: that needs the scope pages:clear.");
+        }
+
         var payload = new PagePayload(vm.MemoryInstance, vm.Generation, [], [.. pages.Select(PoisonedSet.ToCleared)]);
         var revision = scope.Change(ChangeKinds.VmDeleted, ChangeResources.Vm(id), actor, payload: payload.ToJson());
         foreach (var placement in await scope.Db.Placements.Where(row => row.Vm == id && row.ToRevision == null).ToListAsync())

@@ -48,7 +48,7 @@ public static class VmEndpoints
             .WithName("DeleteVm")
             .WithTags("VMs")
             .WithSummary("Forget a VM and its poisoned pages")
-            .WithDescription("Its host keeps armed what it armed for as long as the VMM lives. A VM created again under the same id starts with new numbers. `If-Match` is optional.")
+            .WithDescription("Its host keeps armed what it armed for as long as the VMM lives. A VM created again under the same id starts with new numbers and an empty set, so dropping poisoned pages needs the scope pages:clear as well. `If-Match` is optional.")
             .WithMetadata(new TakesIfMatch())
             .WithProblems(ProblemTypes.InvalidId, ProblemTypes.UnknownVm, ProblemTypes.Stale);
     }
@@ -127,8 +127,9 @@ public static class VmEndpoints
         string vm, HttpContext http, ClaimsPrincipal user, StoreWriter writer, CancellationToken cancellationToken)
     {
         var actor = user.Actor();
+        var mayClear = user.Has(Scopes.PagesClear);
         var ifMatch = IfMatch.Of(http.Request);
-        var outcome = await writer.ExecuteAsync(scope => VmCommands.DeleteAsync(scope, vm, actor, ifMatch), cancellationToken);
+        var outcome = await writer.ExecuteAsync(scope => VmCommands.DeleteAsync(scope, vm, actor, mayClear, ifMatch), cancellationToken);
         return outcome.IsRefused ? outcome.Problem.ToResult() : TypedResults.NoContent();
     }
 }

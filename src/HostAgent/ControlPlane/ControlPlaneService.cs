@@ -52,6 +52,12 @@ public sealed partial class ControlPlaneService(
             {
                 return await call(cancellationToken);
             }
+            catch (ControlPlaneException exception) when (exception.Code.StartsWith("join-token-", StringComparison.Ordinal))
+            {
+                // Trying again does not help, but VMs of an earlier life may still need enforcing: the agent stays.
+                LogJoinTokenRefused(exception.Message, options.Value.Host);
+                await Task.Delay(TimeSpan.FromMinutes(1), time, cancellationToken); // allowed: pace of a message for a person
+            }
             catch (Exception exception) when (IsPassing(exception, cancellationToken))
             {
                 LogRetry(what, exception.Message);
@@ -118,6 +124,9 @@ public sealed partial class ControlPlaneService(
 
     [LoggerMessage(1633, LogLevel.Critical, "Another agent process claimed host {Host}; this one stops. What is armed stays armed. If that was not intended, look for a second agent with this host's credential")]
     private partial void LogSuperseded(string host);
+
+    [LoggerMessage(1635, LogLevel.Error, "The join token was refused ({Problem}). Create another (POST /v1/join-tokens with host {Host}) and start the agent with it")]
+    private partial void LogJoinTokenRefused(string problem, string host);
 
     [LoggerMessage(1634, LogLevel.Critical, "The agent cannot start: {Problem}")]
     private partial void LogCannotStart(string problem);
