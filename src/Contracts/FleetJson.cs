@@ -2,6 +2,7 @@ using System.Text.Json.Serialization;
 using Fleet.Contracts.Agents;
 using Fleet.Contracts.Hits;
 using Fleet.Contracts.Hosts;
+using Fleet.Contracts.Migrations;
 using Fleet.Contracts.Pages;
 using Fleet.Contracts.Security;
 using Fleet.Contracts.Vms;
@@ -39,5 +40,15 @@ namespace Fleet.Contracts;
 [JsonSerializable(typeof(SnapshotBegin))]
 [JsonSerializable(typeof(SnapshotEnd))]
 [JsonSerializable(typeof(Bookmark))]
+[JsonSerializable(typeof(MigrationRequest))]
+[JsonSerializable(typeof(MigrationResource))]
+[JsonSerializable(typeof(ItemList<MigrationResource>))]
+[JsonSerializable(typeof(Permit))]
+[JsonSerializable(typeof(SwitchoverRequest))]
+[JsonSerializable(typeof(AbortRequest))]
+[JsonSerializable(typeof(ResetRequest))]
+[JsonSerializable(typeof(ParkRequest))]
+[JsonSerializable(typeof(RebuildRequest))]
+[JsonSerializable(typeof(StatementRequest))]
 [JsonSerializable(typeof(ProblemBody))]
 public sealed partial class FleetJson : JsonSerializerContext;

@@ -15,6 +15,24 @@ public static class Routes
 
     public static string Page(string vm, long frame) => FormattableString.Invariant($"/v1/vms/{vm}/pages/{frame}");
 
+    public const string Migrations = "/v1/migrations";
+
+    public static string Migration(string id) => $"/v1/migrations/{id}";
+
+    public static string Switchover(string id) => $"/v1/migrations/{id}/switchover";
+
+    public static string Complete(string id) => $"/v1/migrations/{id}/complete";
+
+    public static string Abort(string id) => $"/v1/migrations/{id}/abort";
+
+    public static string Reset(string vm) => $"/v1/vms/{vm}/reset";
+
+    public static string Park(string vm) => $"/v1/vms/{vm}/park";
+
+    public static string Rebuild(string vm) => $"/v1/vms/{vm}/rebuild";
+
+    public static string Statement(string host) => $"/v1/hosts/{host}/statement";
+
     public static string Host(string host) => $"/v1/hosts/{host}";
 
     public static string Claim(string host) => $"/v1/hosts/{host}/claim";

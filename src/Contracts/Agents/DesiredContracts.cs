@@ -22,6 +22,9 @@ public static class DesiredEvents
 /// <param name="Owner">The host that owns the VM.</param>
 /// <param name="Digest"><see cref="PoisonDigest"/> of <paramref name="Pages"/>.</param>
 /// <param name="Pages">The whole poisoned set, ascending by frame.</param>
+/// <param name="Migration">The active migration, for the agents of its source and target.</param>
+/// <param name="Quarantined">After a restore from backup: no right, no seal, no disarming until the control plane knows again what is so.</param>
+/// <param name="ResetWanted">A reset waits for the owner's agent to attest that no VMM holds the old RAM.</param>
 public sealed record DesiredVm(
     string Vm,
     string? Owner,
@@ -31,7 +34,10 @@ public sealed record DesiredVm(
     long Generation,
     long PlacementEpoch,
     string Digest,
-    IReadOnlyList<PageKey> Pages);
+    IReadOnlyList<PageKey> Pages,
+    DesiredMigration? Migration = null,
+    bool Quarantined = false,
+    bool ResetWanted = false);
 
 /// <summary>Change of one VM's poisoned set. Cleared pages are removed first, then the added ones are put in.</summary>
 /// <param name="From">Generation it applies to.</param>

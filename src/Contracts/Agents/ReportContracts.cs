@@ -7,11 +7,18 @@ namespace Fleet.Contracts.Agents;
 /// </summary>
 /// <param name="SpoolId">Made with the spool, 32 lower-case hex digits.</param>
 /// <param name="Reports">Ascending by sequence, without gaps.</param>
-public sealed record ReportsRequest(long Incarnation, string SpoolId, IReadOnlyList<AgentReport> Reports);
+/// <param name="Acks">Acknowledgements of the gate, applied after the reports; they hold the state of this moment and are never spooled.</param>
+/// <param name="Obstacles">What keeps this host from staging a migration's VM; not spooled.</param>
+public sealed record ReportsRequest(
+    long Incarnation,
+    string SpoolId,
+    IReadOnlyList<AgentReport> Reports,
+    IReadOnlyList<GateAck>? Acks = null,
+    IReadOnlyList<GateObstacle>? Obstacles = null);
 
 /// <summary>One report; a flat object whose <paramref name="Kind"/> says which fields count.</summary>
 /// <param name="Sequence">Position in the spool, from 1, without gaps.</param>
-/// <param name="Kind"><c>poison</c> or <c>hit</c>.</param>
+/// <param name="Kind"><c>poison</c>, <c>hit</c>, <c>seal</c>, <c>lifted</c>, <c>renounced</c> or <c>vmm-gone</c>.</param>
 /// <param name="Vm">The VM concerned.</param>
 /// <param name="MemoryInstance">Memory instance that the agent knew when it spooled the report.</param>
 /// <param name="Frame">Guest frame in 4 KiB units: the page's first for poison, the one accessed for a hit.</param>
@@ -21,7 +28,10 @@ public sealed record ReportsRequest(long Incarnation, string SpoolId, IReadOnlyL
 /// <param name="PlacementEpoch">Placement epoch that the agent knew, for a hit.</param>
 /// <param name="FirstAt">When it was seen; for a coalesced hit the first time.</param>
 /// <param name="LastAt">For a coalesced hit the last time; otherwise as <paramref name="FirstAt"/>.</param>
-/// <param name="Count">Accesses this report stands for; 1 for poison.</param>
+/// <param name="Count">Accesses this report stands for; 1 for all but hits.</param>
+/// <param name="Origin">For poison, where it arose, fixed when it was spooled: <c>held</c>, <c>sealed</c> or <c>incoming</c>.</param>
+/// <param name="Migration">For seal, lifted and renounced: the migration. Their epoch is <paramref name="PlacementEpoch"/>.</param>
+/// <param name="TargetVmmInstance">For a seal: the VMM instance to which this VMM's stream ended; null for a park.</param>
 public sealed record AgentReport(
     long Sequence,
     string Kind,
@@ -38,10 +48,40 @@ public sealed record AgentReport(
     string? Access,
     int? Vcpu,
     string? Evidence,
-    string? Outcome)
+    string? Outcome,
+    string? Origin = null,
+    string? Migration = null,
+    string? TargetVmmInstance = null)
 {
     public const string Poison = "poison";
     public const string Hit = "hit";
+
+    /// <summary>The source's guest is paused and latched, its stream ended, every unservable page reported before this, its barrier closed.</summary>
+    public const string Seal = "seal";
+
+    /// <summary>The target's barrier is open, durably; the guest runs there.</summary>
+    public const string Lifted = "lifted";
+
+    /// <summary>The target gave the permit's epoch up, durably, without ever having lifted its barrier.</summary>
+    public const string Renounced = "renounced";
+
+    /// <summary>No VMM process on this host holds the RAM of that memory instance any more.</summary>
+    public const string VmmGone = "vmm-gone";
+}
+
+/// <summary>Where a poison report arose (GATE, "Reports of new poison"); it decides whether the page joins the VM's set.</summary>
+public static class PoisonOrigins
+{
+    /// <summary>The host held the right to run the guest: always added, at any later time.</summary>
+    public const string Held = "held";
+
+    /// <summary>The source after its seal: a host fault only.</summary>
+    public const string Sealed = "sealed";
+
+    /// <summary>The target before its right: a host fault; its acknowledgement is void.</summary>
+    public const string Incoming = "incoming";
+
+    public static bool IsValid(string text) => text is Held or Sealed or Incoming;
 }
 
 /// <param name="Applied">Highest sequence of this spool that is durable; the agent removes everything up to it.</param>

@@ -12,4 +12,5 @@ namespace Fleet.Contracts.Handoff;
 [JsonSerializable(typeof(HandoffMessage))]
 [JsonSerializable(typeof(VmmEvent))]
 [JsonSerializable(typeof(AgentLine))]
+[JsonSerializable(typeof(VmmState))]
 public sealed partial class HandoffJson : JsonSerializerContext;

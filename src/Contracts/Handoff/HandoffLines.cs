@@ -35,14 +35,59 @@ public sealed record VmmEvent(
 /// <param name="Type">
 /// <c>attached</c>: the handoff was accepted and every page known for the VM is armed;
 /// <c>rejected</c>: it was not, <paramref name="Reason"/> says why, and the socket closes;
-/// <c>acknowledged</c>: every event up to <paramref name="Sequence"/> is durable with the agent.
+/// <c>acknowledged</c>: every event up to <paramref name="Sequence"/> is durable with the agent;
+/// to a VMM with a barrier also <c>run</c>: the guest may run until the next <c>hold</c>; <c>hold</c>: the vCPUs must be out of the guest and
+/// stay out until the next <c>run</c>, whoever else asks, also across a lost connection; answered by a <see cref="VmmState"/> line;
+/// <c>skip</c>: <paramref name="Frames"/> must be declared undelivered, never read, when RAM is copied out (replaces the list before).
 /// </param>
 /// <param name="Sequence">For <c>attached</c> and <c>acknowledged</c>: the newest event sequence of this VMM process that is durable.</param>
 /// <param name="Code">A stable code for <c>rejected</c>.</param>
 /// <param name="Reason">Why, for a person to read.</param>
-public sealed record AgentLine(string Type, long Sequence, string? Code, string? Reason)
+/// <param name="Frames">For <c>skip</c>: the poisoned frames.</param>
+public sealed record AgentLine(string Type, long Sequence, string? Code, string? Reason, IReadOnlyList<HandoffFrames>? Frames = null)
 {
     public const string Attached = "attached";
     public const string Rejected = "rejected";
     public const string Acknowledged = "acknowledged";
+    public const string Run = "run";
+    public const string Hold = "hold";
+    public const string Skip = "skip";
+}
+
+/// <summary>Guest frames from <paramref name="Start"/> up to, not including, <paramref name="End"/>; 4 KiB units.</summary>
+public sealed record HandoffFrames(long Start, long End);
+
+/// <summary>
+/// A line from a VMM with a barrier, at every change of its state and in answer to <c>hold</c> and <c>run</c>. It has no sequence and needs no
+/// acknowledgement: only the newest counts, and the next handoff says it again.
+/// </summary>
+/// <param name="Type">Always <c>state</c>.</param>
+/// <param name="State">One of <see cref="VmmStates"/>.</param>
+/// <param name="StreamTarget">
+/// VMM instance (<c>bootId:pid:startTime</c>) to which this process streamed all of its RAM to the end, confirmed by that one, with no guest
+/// instruction run since; null otherwise. Running the guest makes it null.
+/// </param>
+/// <param name="Undelivered">For <c>loaded</c>: frames that the source declared undelivered. They are holes here and must never be served.</param>
+public sealed record VmmState(string Type, string State, string? StreamTarget, IReadOnlyList<HandoffFrames>? Undelivered = null)
+{
+    public const string StateType = "state";
+}
+
+/// <summary>States of a VMM with a barrier.</summary>
+public static class VmmStates
+{
+    /// <summary>Has its RAM (fresh, or loaded and once permitted to run) and its vCPUs are out of the guest, by a hold or a pause.</summary>
+    public const string Held = "held";
+
+    /// <summary>The guest may execute instructions.</summary>
+    public const string Running = "running";
+
+    /// <summary>A new process that waits for, or receives, RAM from a stream; it has never run a guest.</summary>
+    public const string Incoming = "incoming";
+
+    /// <summary>The stream has ended and all RAM is here; it has never run a guest.</summary>
+    public const string Loaded = "loaded";
+
+    /// <summary>The guest stopped for good.</summary>
+    public const string Failed = "failed";
 }

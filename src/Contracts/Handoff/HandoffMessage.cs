@@ -13,6 +13,12 @@ namespace Fleet.Contracts.Handoff;
 /// <param name="Regions">Guest RAM, sorted by guest physical address, not overlapping, at most 64.</param>
 /// <param name="LastEvent">Sequence of the newest event line this VMM process has queued; 0 when none.</param>
 /// <param name="Capabilities">What the VMM does by itself; see <see cref="VmmCapabilities"/>.</param>
+/// <param name="State">
+/// With the capability <c>barrier</c>, the guest's state at this moment, one of <see cref="VmmStates"/>; null without it (the guest runs as
+/// it likes, and migrations through the gate are refused).
+/// </param>
+/// <param name="StreamTarget">As in <see cref="VmmState"/>, so that a reconnection tells it again.</param>
+/// <param name="Undelivered">As in <see cref="VmmState"/>.</param>
 public sealed record HandoffMessage(
     string Type,
     int Version,
@@ -21,7 +27,10 @@ public sealed record HandoffMessage(
     int Userfaultfd,
     IReadOnlyList<HandoffRegion> Regions,
     long LastEvent,
-    IReadOnlyList<string> Capabilities);
+    IReadOnlyList<string> Capabilities,
+    string? State = null,
+    string? StreamTarget = null,
+    IReadOnlyList<HandoffFrames>? Undelivered = null);
 
 /// <summary>One contiguous piece of guest RAM.</summary>
 /// <param name="GuestPhysicalAddress">Where the guest sees it; hex string, aligned to <paramref name="PageBytes"/>.</param>
@@ -45,6 +54,12 @@ public static class VmmCapabilities
 {
     /// <summary>Injects a machine check when its guest touches a poisoned page, and reports it.</summary>
     public const string InjectsMachineCheck = "injects-mce";
+
+    /// <summary>
+    /// Obeys the barrier: starts held, runs its guest only after the agent's <c>run</c>, stops and stays stopped at <c>hold</c>, and says
+    /// truly where its stream ended (<see cref="VmmState"/>).
+    /// </summary>
+    public const string Barrier = "barrier";
 }
 
 public static class HandoffProtocol

@@ -1,0 +1,47 @@
+using Fleet.Contracts.Migrations;
+using Fleet.Contracts.Vms;
+
+namespace Fleet.Contracts.Agents;
+
+/// <summary>The active migration of a VM, as the agents of its source and target see it in the desired state.</summary>
+/// <param name="State"><c>preparing</c>, <c>switching</c> or <c>granted</c>.</param>
+/// <param name="TargetHost">Null while the VM is being parked.</param>
+/// <param name="Attach">The target's; null while the VM is being parked.</param>
+/// <param name="ReturnWanted">The target is asked to renounce.</param>
+/// <param name="Permit">Once granted.</param>
+public sealed record DesiredMigration(
+    string Id, string State, string? SourceHost, string? TargetHost, VmAttach? Attach, bool ReturnWanted, Permit? Permit);
+
+/// <summary>
+/// The target's acknowledgement: after the load ended, armed and verified in this VMM process now. Never spooled: it counts only
+/// while its incarnation is the present one, and a memory fault of the target that is reported after it voids it.
+/// </summary>
+/// <param name="VmmInstance">As <see cref="VmmInstanceText"/> forms it.</param>
+/// <param name="Generation">Of the set that was armed.</param>
+/// <param name="Digest"><see cref="PoisonDigest"/> of that set.</param>
+/// <param name="Unservable">Pages that this VMM cannot serve, known or not: holes the stream left, markers, hardware poison.</param>
+public sealed record GateAck(
+    string Vm, string Migration, string VmmInstance, long MemoryInstance, long Generation, string Digest, IReadOnlyList<PageKey> Unservable);
+
+/// <summary>Why the target cannot stage the VM; turned into reasons of the migration. Not spooled.</summary>
+public sealed record GateObstacle(string Vm, string Migration, string Code, string? Detail);
+
+/// <summary>One life of a VMM process as text: <c>bootId:pid:startTime</c>.</summary>
+public static class VmmInstanceText
+{
+    public static string Of(string bootId, int pid, long startTime) => FormattableString.Invariant($"{bootId}:{pid}:{startTime}");
+}
+
+/// <summary>
+/// Body of POST /v1/hosts/{host}/statement, after the control plane announced a new store epoch (restore from backup): what this
+/// agent holds, of every VM it knows. With it the agent has promised, durably, to refuse older store epochs.
+/// </summary>
+public sealed record StatementRequest(long Incarnation, long StoreEpoch, IReadOnlyList<VmStatement> Vms);
+
+/// <param name="Right">Highest epoch under which a guest was allowed here; null when never.</param>
+/// <param name="Closed">Highest epoch given up here; null when never.</param>
+/// <param name="VmmInstance">That of the right.</param>
+/// <param name="Live">The right is above what was given up, and its VMM process lives.</param>
+/// <param name="Pages">Every page that this agent armed, reported or cannot serve.</param>
+public sealed record VmStatement(
+    string Vm, long MemoryInstance, long? Right, long? Closed, string? VmmInstance, bool Live, IReadOnlyList<PageKey> Pages);
