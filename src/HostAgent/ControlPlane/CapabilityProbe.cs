@@ -7,6 +7,9 @@ namespace Fleet.HostAgent.ControlPlane;
 /// <summary>What this kernel lets the agent do, found out by doing it on throw-away memory. Names are stable; values are <c>yes</c> or <c>no: reason</c>.</summary>
 public static class CapabilityProbe
 {
+    /// <summary>Poison markers on memfd memory, the mechanism of policy <c>marker</c>.</summary>
+    public const string MarkerOnMemfd = "policy.marker.memfd";
+
     public static IReadOnlyDictionary<string, string> Table()
     {
         var table = new Dictionary<string, string>(StringComparer.Ordinal);
@@ -25,7 +28,7 @@ public static class CapabilityProbe
         table["userfaultfd.poison"] = YesNo(features, UffdFeatures.Poison, "Linux 6.6");
         table["userfaultfd.missing-shmem"] = YesNo(features, UffdFeatures.MissingShmem, "Linux 4.11");
         table["userfaultfd.minor-shmem"] = YesNo(features, UffdFeatures.MinorShmem, "Linux 5.14");
-        table["policy.marker.memfd"] = TryMarker();
+        table[MarkerOnMemfd] = TryMarker();
         table["observation"] = "vmm";
         return table;
     }

@@ -17,6 +17,7 @@ public sealed partial class ReconcileService(
 {
     protected override async Task ExecuteAsync(CancellationToken stoppingToken)
     {
+        SayWhatIsMissing();
         desired.Load();
         await takeover.RunAsync(stoppingToken);
         try
@@ -26,6 +27,21 @@ public sealed partial class ReconcileService(
         catch (OperationCanceledException) when (stoppingToken.IsCancellationRequested)
         {
             // Stopping: what is armed stays armed.
+        }
+    }
+
+    // Nothing is armed "as well as possible": where the kernel or a right is missing, it stands in the log and in every status.
+    private void SayWhatIsMissing()
+    {
+        if (!Environment.IsPrivilegedProcess)
+        {
+            LogNotRoot();
+        }
+
+        var marker = CapabilityProbe.Table().GetValueOrDefault(CapabilityProbe.MarkerOnMemfd, "no: userfaultfd does not work");
+        if (marker != "yes")
+        {
+            LogCannotArm(marker);
         }
     }
 
@@ -108,6 +124,12 @@ public sealed partial class ReconcileService(
             return false;
         }
     }
+
+    [LoggerMessage(1112, LogLevel.Error, "The agent does not run as root: it cannot borrow the descriptors of VMMs (CAP_SYS_PTRACE) nor verify their page tables (CAP_SYS_ADMIN)")]
+    private partial void LogNotRoot();
+
+    [LoggerMessage(1113, LogLevel.Error, "This host cannot arm poisoned pages ({Capability}); the control plane is told so")]
+    private partial void LogCannotArm(string capability);
 
     [LoggerMessage(1111, LogLevel.Error, "VM {Vm} could not be looked at; it is tried again")]
     private partial void LogDefect(Exception exception, string vm);
