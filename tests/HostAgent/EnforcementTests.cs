@@ -100,6 +100,26 @@ public sealed class EnforcementTests : IDisposable
         Assert.Equal(Errno.EFAULT, _vmm.Read(10).Error);
     }
 
+    /// <summary>The VM was deleted and made anew (or reset) while its VMM lives on: that process still holds the old RAM.</summary>
+    [Fact]
+    [Trait("Invariant", "I1")]
+    public async Task Handoff_AgainAfterTheMemoryInstanceChanged_NeverDisarmsTheOldRam()
+    {
+        await using (var first = await TestAgent.StartAsync(_root.FullName, TestAgent.Vm(_vmm, 1, new PageKey(10, 12))))
+        {
+            (await first.AttachAsync(_vmm)).Dispose();
+        }
+
+        var reset = TestAgent.Vm(_vmm, 9) with { MemoryInstance = 9, Digest = PoisonDigest.Compute("vm-1", 9, []) };
+        await using var second = await TestAgent.StartAsync(_root.FullName, reset);
+        using var channel = await second.ConnectAsync("vm-1");
+        channel.SendHandoff(_vmm.Message(), _vmm.Userfaultfd.Number, _vmm.File.Descriptor.Number);
+        await TestAgent.UntilAsync(() => second.Table.Find("vm-1")?.Status?.Reason == "vmm-of-another-memory-instance");
+
+        Assert.Equal(1, second.Table.Find("vm-1")!.Attachment!.MemoryInstance);
+        Assert.Equal(Errno.EFAULT, _vmm.Read(10).Error);
+    }
+
     [Fact]
     [Trait("Invariant", "I6")]
     public async Task Restart_AgentGoneAndBack_PagesStayPoisonedAndAreTakenOverWithoutTheVmm()

@@ -2,6 +2,7 @@ using System.Collections.Concurrent;
 using Fleet.HostAgent.Enforce;
 using Fleet.HostAgent.Reconcile;
 using Fleet.HostAgent.State;
+using Fleet.Linux.Processes;
 using Fleet.Linux.Userfaultfd;
 using Microsoft.Extensions.Logging;
 
@@ -44,6 +45,10 @@ public sealed partial class Attachments : IDisposable
         _work.Add(entry.Vm);
         LogAttached(entry.Vm, attachment.Vmm.Pid);
     }
+
+    /// <summary>The memory instance whose RAM a process holds, if it was attached before; also by an agent before this one.</summary>
+    public long? BoundMemoryInstance(string vm, ProcessIdentity vmm) =>
+        _journal.Find(vm) is { } record && record.Vmm == vmm ? record.MemoryInstance : null;
 
     /// <summary>Forgets a VMM that has ended.</summary>
     public void Detach(VmEntry entry)

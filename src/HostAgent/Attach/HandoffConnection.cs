@@ -67,7 +67,7 @@ public sealed partial class HandoffConnection(
                 var message = HandoffValidator.Parse(line.Span);
                 HandoffValidator.Validate(message, desired, peer, reader.Descriptors.Count);
                 RequireFree(message.VmmPid);
-                var opened = HandoffOpener.Open(message, desired, pidfd, reader.Descriptors);
+                var opened = HandoffOpener.Open(message, desired, pidfd, reader.Descriptors, attachments.BoundMemoryInstance);
                 if (entry.Attachment is { } present && IsSame(present, opened))
                 {
                     return present;

@@ -14,8 +14,11 @@ public static class HandoffOpener
     private const UffdFeatures Needed = UffdFeatures.Poison | UffdFeatures.MissingShmem | UffdFeatures.MinorShmem;
 
     /// <param name="descriptors">On success owned by the attachment; on a rejection by the caller.</param>
+    /// <param name="boundMemoryInstance">The memory instance that a process of this VM was bound to before; null when it is new here.</param>
     /// <exception cref="HandoffRejectedException">With a stable code.</exception>
-    public static Attachment Open(HandoffMessage message, DesiredVm desired, Pidfd pidfd, IReadOnlyList<FileDescriptor> descriptors)
+    public static Attachment Open(
+        HandoffMessage message, DesiredVm desired, Pidfd pidfd, IReadOnlyList<FileDescriptor> descriptors,
+        Func<string, ProcessIdentity, long?> boundMemoryInstance)
     {
         var vmm = ProcessIdentity.Of(message.VmmPid);
         if (vmm is null || pidfd.HasExited())
@@ -38,8 +41,15 @@ public static class HandoffOpener
         RequireNumbers(message, pidfd, descriptors);
         RequireMapped(layout, message.VmmPid);
         RequireFeatures(userfaultfd);
-        RequireSameProcess(userfaultfd, layout);
-        return new Attachment(desired.Vm, desired.MemoryInstance, vmm, pidfd, userfaultfd, message.Userfaultfd, layout);
+        var bound = boundMemoryInstance(desired.Vm, vmm);
+        if (bound is null)
+        {
+            // Not for a process seen before: the check would take an armed page's registration away.
+            RequireSameProcess(userfaultfd, layout);
+        }
+
+        // A process holds the RAM of the memory instance it was first attached for, however often the VM is reset or made anew.
+        return new Attachment(desired.Vm, bound ?? desired.MemoryInstance, vmm, pidfd, userfaultfd, message.Userfaultfd, layout);
     }
 
     private static GuestRegion ToRegion(HandoffRegion region, IReadOnlyList<FileDescriptor> descriptors) =>
