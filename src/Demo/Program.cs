@@ -49,10 +49,11 @@ static async Task<int> RunAsync(bool stay, CancellationToken cancellationToken)
 static async Task StayAsync(LocalFleet fleet, CancellationToken cancellationToken)
 {
     AnsiConsole.WriteLine();
-    AnsiConsole.MarkupLineInterpolated($"The fleet stays up. Swagger UI: [bold]{fleet.Address}swagger[/]");
-    AnsiConsole.MarkupLineInterpolated($"Token:  [bold]{fleet.AdminToken}[/]");
-    AnsiConsole.MarkupLineInterpolated($"Logs:   {fleet.Root}");
-    AnsiConsole.WriteLine("End with Ctrl-C.");
+    // Not through the console library, which would break the token at the line's end: it is there to be copied.
+    Console.WriteLine($"The fleet stays up. Swagger UI: {fleet.Address}swagger");
+    Console.WriteLine($"Token:  {fleet.AdminToken}");
+    Console.WriteLine($"Logs:   {fleet.Root}");
+    Console.WriteLine("End with Ctrl-C.");
     var stopped = new TaskCompletionSource();
     await using var registration = cancellationToken.Register(() => stopped.TrySetResult());
     await stopped.Task;
