@@ -1,5 +1,6 @@
 using Fleet.HostAgent.Attach;
 using Fleet.HostAgent.ControlPlane;
+using Fleet.HostAgent.Gate;
 using Fleet.HostAgent.Options;
 using Fleet.HostAgent.Reconcile;
 using Fleet.HostAgent.Spool;
@@ -30,6 +31,9 @@ public static class AgentHost
         services.AddSingleton<AttachmentJournal>();
         services.AddSingleton<ReportSpool>();
 
+        services.AddSingleton<GateStore>();
+        services.AddSingleton<GateOutbox>();
+        services.AddSingleton<GateKeeper>();
         services.AddSingleton<VmTable>();
         services.AddSingleton<WorkSet>();
         services.AddSingleton<DesiredState>();

@@ -17,7 +17,8 @@ internal static class HelpText
           Agent:StateFolder      credential, spool and journals (default: state, beside the program)
           Agent:VmmSocketFolder  a socket {vm}.sock for each VM that attaches by handoff (default: vmm, in the state folder)
           Agent:AllowedPaths     folders, separated by ':', from which the control plane may name sockets (default: none)
-          Agent:Policy           marker (default): pages are poisoned when they are armed
+          Agent:Policy           marker (default): pages are poisoned when they are armed;
+                                 trap: when they are first touched, for VMMs without asynchronous page faults
           Agent:VerifySeconds    how often armed pages are verified again (default: 10)
           Agent:SpoolBytes       most bytes that wait for the control plane (default: 67108864)
           Agent:AllowPlainHttp   allow http to a control plane that is not on loopback (default: false)

@@ -40,7 +40,10 @@ public sealed record VmmEvent(
 /// stay out until the next <c>run</c>, whoever else asks, also across a lost connection; answered by a <see cref="VmmState"/> line;
 /// <c>skip</c>: <paramref name="Frames"/> must be declared undelivered, never read, when RAM is copied out (replaces the list before).
 /// </param>
-/// <param name="Sequence">For <c>attached</c> and <c>acknowledged</c>: the newest event sequence of this VMM process that is durable.</param>
+/// <param name="Sequence">
+/// For <c>attached</c> and <c>acknowledged</c>: the newest event sequence of this VMM process that is durable; for <c>run</c> and <c>hold</c>: a
+/// number that grows with each of them on this connection.
+/// </param>
 /// <param name="Code">A stable code for <c>rejected</c>.</param>
 /// <param name="Reason">Why, for a person to read.</param>
 /// <param name="Frames">For <c>skip</c>: the poisoned frames.</param>
@@ -68,7 +71,11 @@ public sealed record HandoffFrames(long Start, long End);
 /// instruction run since; null otherwise. Running the guest makes it null.
 /// </param>
 /// <param name="Undelivered">For <c>loaded</c>: frames that the source declared undelivered. They are holes here and must never be served.</param>
-public sealed record VmmState(string Type, string State, string? StreamTarget, IReadOnlyList<HandoffFrames>? Undelivered = null)
+/// <param name="Obeyed">
+/// <see cref="AgentLine.Sequence"/> of the newest <c>run</c> or <c>hold</c> of this connection that was carried out before this state was
+/// taken; 0 before the first. Without it a state from before a <c>hold</c> could be mistaken for its answer.
+/// </param>
+public sealed record VmmState(string Type, string State, string? StreamTarget, IReadOnlyList<HandoffFrames>? Undelivered = null, long Obeyed = 0)
 {
     public const string StateType = "state";
 }

@@ -46,6 +46,18 @@ public sealed class Attachment : IDisposable
         set => _trapped = value;
     }
 
+    /// <summary>The VMM takes part in the barrier (GATE).</summary>
+    public bool HasBarrier { get; init; }
+
+    /// <summary>Migration for which this process was started; null once it used the permit, or when it was not.</summary>
+    public string? IncomingFor { get; set; }
+
+    /// <summary>Holes that the stream left: poisoned like the desired set, known there or not.</summary>
+    public FrameSet Undelivered { get; set; } = FrameSet.Empty;
+
+    /// <summary>The line channel to the VMM; null while it is not connected.</summary>
+    public VmmChannel? Channel { get; set; }
+
     public void Dispose()
     {
         Userfaultfd.Dispose();

@@ -35,6 +35,8 @@ public sealed partial class Attachments : IDisposable
         {
             // The same process, seen before: what may be armed in it is known.
             attachment.Trapped = attachment.Trapped.Union(FrameSet.Of(record.Trapped));
+            attachment.Undelivered = attachment.Undelivered.Union(FrameSet.Of(record.Undelivered ?? []));
+            attachment.IncomingFor = record.IncomingFor;
         }
 
         _journal.Save(attachment);

@@ -1,18 +1,23 @@
 using System.Net.Sockets;
 using System.Text.Json;
 using Fleet.Contracts.Handoff;
+using Fleet.HostAgent.Enforce;
+using Fleet.HostAgent.Gate;
 using Fleet.HostAgent.Observe;
+using Fleet.HostAgent.Options;
 using Fleet.HostAgent.Reconcile;
 using Fleet.HostAgent.Spool;
 using Fleet.Linux;
 using Fleet.Linux.Sockets;
 using Microsoft.Extensions.Logging;
+using Microsoft.Extensions.Options;
 
 namespace Fleet.HostAgent.Attach;
 
 /// <summary>One connection of a VMM: the handoff, then its events until it goes away.</summary>
 public sealed partial class HandoffConnection(
-    VmEntry entry, Attachments attachments, WorkSet work, ReportSpool spool, TimeProvider time, ILogger<HandoffConnection> logger)
+    VmEntry entry, Attachments attachments, WorkSet work, ReportSpool spool, GateKeeper gate,
+    IOptions<AgentOptions> options, TimeProvider time, ILogger<HandoffConnection> logger)
 {
     private static readonly TimeSpan HandoffTimeout = TimeSpan.FromSeconds(10);
 
@@ -70,11 +75,14 @@ public sealed partial class HandoffConnection(
                 var opened = HandoffOpener.Open(message, desired, pidfd, reader.Descriptors, attachments.BoundMemoryInstance);
                 if (entry.Attachment is { } present && IsSame(present, opened))
                 {
+                    Bind(present, message);
                     return present;
                 }
 
+                opened.IncomingFor = HandoffIncoming.MigrationOf(message, desired, options.Value.Host);
                 attachments.Attach(entry, opened);
                 taken = true;
+                Bind(opened, message);
                 return opened;
             }
             finally
@@ -90,6 +98,15 @@ public sealed partial class HandoffConnection(
                 reader.Descriptors.ForEach(descriptor => descriptor.Dispose());
             }
         }
+    }
+
+    // A new connection: what was said on the one before counts no more.
+    private static void Bind(Attachment attachment, HandoffMessage message)
+    {
+        attachment.Channel = attachment.HasBarrier
+            ? new VmmChannel { State = new VmmState(VmmState.StateType, message.State ?? VmmStates.Failed, message.StreamTarget, message.Undelivered) }
+            : null;
+        HandoffIncoming.TakeHoles(attachment, message.Undelivered);
     }
 
     private void RequireFree(int pid)
@@ -112,22 +129,48 @@ public sealed partial class HandoffConnection(
     private async Task ServeAsync(Attachment attachment, HandoffLineReader reader, AgentLineWriter writer, CancellationToken cancellationToken)
     {
         using var closed = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
-        var pump = new VmmEventPump(entry, attachment, writer, spool, time, logger);
-        var announced = AnnounceAsync(attachment, writer, closed.Token);
+        var pump = new VmmEventPump(entry, attachment, writer, spool, gate, time, logger);
+        var channel = attachment.Channel;
+        var announced = Task.WhenAll(AnnounceAsync(attachment, writer, closed.Token), CommandAsync(channel, writer, closed.Token));
         var pumped = pump.RunAsync(cancellationToken);
         try
         {
             while (await reader.ReadAsync(0, cancellationToken) is { } line)
             {
+                if (channel is not null && ParseState(line.Span) is { } state)
+                {
+                    HandoffIncoming.TakeHoles(attachment, state.Undelivered);
+                    channel.State = state;
+                    work.Add(entry.Vm);
+                    continue;
+                }
+
                 await pump.PostAsync(Parse(line.Span, attachment), cancellationToken);
             }
         }
         finally
         {
             pump.Complete();
+            if (attachment.Channel == channel)
+            {
+                attachment.Channel = null;
+            }
+
             await closed.CancelAsync();
             await announced;
             await pumped;
+        }
+    }
+
+    private static async Task CommandAsync(VmmChannel? channel, AgentLineWriter writer, CancellationToken cancellationToken)
+    {
+        try
+        {
+            await (channel?.RunAsync(writer, cancellationToken) ?? Task.CompletedTask);
+        }
+        catch (Exception exception) when (exception is OperationCanceledException or SocketException)
+        {
+            // The connection ended; the next one is told anew.
         }
     }
 
@@ -154,6 +197,19 @@ public sealed partial class HandoffConnection(
         catch (Exception exception) when (exception is OperationCanceledException or SocketException)
         {
             // The connection ended first, or another VMM took its place.
+        }
+    }
+
+    private static VmmState? ParseState(ReadOnlySpan<byte> line)
+    {
+        try
+        {
+            return JsonSerializer.Deserialize(line, HandoffJson.Default.VmmState) is { Type: VmmState.StateType } state ? state : null;
+        }
+        catch (JsonException)
+        {
+            // Not a state; an event, or the protocol is broken, which is said there.
+            return null;
         }
     }
 

@@ -49,7 +49,10 @@ public static class HandoffOpener
         }
 
         // A process holds the RAM of the memory instance it was first attached for, however often the VM is reset or made anew.
-        return new Attachment(desired.Vm, bound ?? desired.MemoryInstance, vmm, pidfd, userfaultfd, message.Userfaultfd, layout);
+        return new Attachment(desired.Vm, bound ?? desired.MemoryInstance, vmm, pidfd, userfaultfd, message.Userfaultfd, layout)
+        {
+            HasBarrier = message.Capabilities?.Contains(VmmCapabilities.Barrier) == true,
+        };
     }
 
     private static GuestRegion ToRegion(HandoffRegion region, IReadOnlyList<FileDescriptor> descriptors) =>

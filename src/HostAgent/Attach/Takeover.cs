@@ -66,6 +66,9 @@ public sealed partial class Takeover(AttachmentJournal journal, VmTable table, A
             return new Attachment(record.Vm, record.MemoryInstance, record.Vmm, pidfd, userfaultfd, record.Userfaultfd, new GuestLayout(regions))
             {
                 Trapped = FrameSet.Of(record.Trapped),
+                HasBarrier = record.HasBarrier,
+                IncomingFor = record.IncomingFor,
+                Undelivered = FrameSet.Of(record.Undelivered ?? []),
             };
         }
         catch (Exception exception) when (exception is LinuxException or ArgumentException or InvalidDataException)

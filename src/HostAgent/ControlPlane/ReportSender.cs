@@ -1,11 +1,12 @@
 using Fleet.Contracts.Agents;
+using Fleet.HostAgent.Gate;
 using Fleet.HostAgent.Spool;
 using Microsoft.Extensions.Logging;
 
 namespace Fleet.HostAgent.ControlPlane;
 
 /// <summary>Sends the spool's head, in order, and removes what the control plane has made durable.</summary>
-public sealed partial class ReportSender(ControlPlaneClient client, ReportSpool spool, ILogger<ReportSender> logger)
+public sealed partial class ReportSender(ControlPlaneClient client, ReportSpool spool, GateOutbox outbox, ILogger<ReportSender> logger)
 {
     private const int MostPerRequest = 500;
 
@@ -14,15 +15,17 @@ public sealed partial class ReportSender(ControlPlaneClient client, ReportSpool 
     {
         while (true)
         {
-            var changed = spool.WhenChangedAsync();
+            var changed = Task.WhenAny(spool.WhenChangedAsync(), outbox.WhenChangedAsync());
             var reports = spool.Peek(MostPerRequest);
-            if (reports.Count == 0)
+            // An acknowledgement goes out only behind every report made before it.
+            var (acks, obstacles) = reports.Count < MostPerRequest ? outbox.Take() : ([], []);
+            if (reports.Count + acks.Count + obstacles.Count == 0)
             {
                 await changed.WaitAsync(cancellationToken);
                 continue;
             }
 
-            await SendAsync(new ReportsRequest(incarnation, spool.SpoolId, reports), cancellationToken);
+            await SendAsync(new ReportsRequest(incarnation, spool.SpoolId, reports, acks, obstacles), cancellationToken);
         }
     }
 

@@ -5,8 +5,8 @@ using Fleet.Linux.Userfaultfd;
 namespace Fleet.HostAgent.Enforce;
 
 /// <summary>
-/// Arms and disarms guest frames in a VMM, policy <c>marker</c> on shared memory (memfd): register, zap, mark, in this order,
-/// so that an access between two steps is an event and never data.
+/// Arms and disarms guest frames in a VMM on shared memory (memfd): register, zap, and with policy <c>marker</c> mark, in this
+/// order, so that an access between two steps is an event and never data.
 /// </summary>
 public static class Enforcer
 {
@@ -15,7 +15,7 @@ public static class Enforcer
 
     /// <summary>Arms the frames and verifies them.</summary>
     /// <returns>The frames that could not be armed, with the reason; empty when the kernel confirmed all of them.</returns>
-    public static IReadOnlyList<ArmFailure> Arm(Attachment attachment, FrameSet frames)
+    public static IReadOnlyList<ArmFailure> Arm(Attachment attachment, FrameSet frames, EnforcementPolicy policy = EnforcementPolicy.Marker)
     {
         var failures = new List<ArmFailure>();
         foreach (var range in frames.Ranges)
@@ -27,7 +27,7 @@ public static class Enforcer
                 continue;
             }
 
-            failures.AddRange(located.Select(part => Arm(attachment, part)).OfType<ArmFailure>());
+            failures.AddRange(located.Select(part => Arm(attachment, part, policy)).OfType<ArmFailure>());
         }
 
         return failures;
@@ -68,7 +68,7 @@ public static class Enforcer
         return failures;
     }
 
-    private static ArmFailure? Arm(Attachment attachment, HostRange part)
+    private static ArmFailure? Arm(Attachment attachment, HostRange part, EnforcementPolicy policy)
     {
         try
         {
@@ -76,15 +76,15 @@ public static class Enforcer
             for (var attempt = 1; ; attempt++)
             {
                 part.Region.Backing.PunchHole(part.BackingOffset, part.Bytes);
-                var error = Mark(attachment, part);
-                if (MarkerVerifier.FindUnmarked(attachment, part).Count == 0)
+                var error = policy == EnforcementPolicy.Marker ? Mark(attachment, part) : Errno.None;
+                if (MarkerVerifier.FindUnmarked(attachment, part, policy).Count == 0)
                 {
                     return null;
                 }
 
                 if (attempt == Tries)
                 {
-                    return new ArmFailure(RangeOf(part), $"UFFDIO_POISON: {(error == Errno.None ? "marker not confirmed" : error)}");
+                    return new ArmFailure(RangeOf(part), error == Errno.None ? "marker-not-confirmed" : $"UFFDIO_POISON: {error}");
                 }
             }
         }

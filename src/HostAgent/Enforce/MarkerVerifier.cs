@@ -14,15 +14,26 @@ public static class MarkerVerifier
 
     /// <summary>The frames of the set that carry no marker.</summary>
     /// <exception cref="Fleet.Linux.LinuxException">The process has ended, or may not be looked at.</exception>
-    public static FrameSet FindUnmarked(Attachment attachment, FrameSet frames)
+    /// <remarks>
+    /// With policy <c>trap</c> an empty entry counts as well: the caller has registered the frames just before, so that an
+    /// access is an event.
+    /// </remarks>
+    public static FrameSet FindUnmarked(Attachment attachment, FrameSet frames, EnforcementPolicy policy = EnforcementPolicy.Marker)
     {
         var located = frames.Ranges.SelectMany(attachment.Layout.Locate).ToList();
         var outside = frames.Except(FrameSet.Of(located.Select(ToFrames)));
-        return FrameSet.Of(located.SelectMany(part => FindUnmarked(attachment, part)).Select(ToFrames)).Union(outside);
+        return FrameSet.Of(located.SelectMany(part => FindUnmarked(attachment, part, policy)).Select(ToFrames)).Union(outside);
     }
 
+    /// <summary>All frames of the guest's memory that carry a marker; reads the page tables of all of it (8 bytes a page).</summary>
+    public static FrameSet FindMarked(Attachment attachment) => FrameSet.Of(attachment.Layout.Regions
+        .SelectMany(region => Find(attachment, new HostRange(region, 0, region.Bytes), entry => entry.IsPoisonMarker)).Select(ToFrames));
+
     /// <summary>The stretches of the range that carry no marker, in order.</summary>
-    public static IReadOnlyList<HostRange> FindUnmarked(Attachment attachment, HostRange range)
+    public static IReadOnlyList<HostRange> FindUnmarked(Attachment attachment, HostRange range, EnforcementPolicy policy = EnforcementPolicy.Marker) =>
+        Find(attachment, range, entry => !entry.IsPoisonMarker && !(policy == EnforcementPolicy.Trap && entry.IsEmpty));
+
+    private static List<HostRange> Find(Attachment attachment, HostRange range, Predicate<PageMapEntry> wanted)
     {
         using var pageMap = PageMap.Open(attachment.Vmm.Pid);
         if (attachment.Process.HasExited())
@@ -31,7 +42,7 @@ public static class MarkerVerifier
             throw new Linux.LinuxException("read pagemap", Linux.Errno.ESRCH);
         }
 
-        var unmarked = new List<HostRange>();
+        var found = new List<HostRange>();
         var entries = new PageMapEntry[Math.Min(BatchPages, range.Bytes / FrameMath.FrameBytes)];
         for (long at = 0; at < range.Bytes; at += (long)entries.Length * FrameMath.FrameBytes)
         {
@@ -39,14 +50,14 @@ public static class MarkerVerifier
             pageMap.Read(range.HostVirtualAddress + (ulong)at, entries.AsSpan(0, count));
             for (var i = 0; i < count; i++)
             {
-                if (!entries[i].IsPoisonMarker)
+                if (wanted(entries[i]))
                 {
-                    Append(unmarked, range.Slice(at + ((long)i * FrameMath.FrameBytes), FrameMath.FrameBytes));
+                    Append(found, range.Slice(at + ((long)i * FrameMath.FrameBytes), FrameMath.FrameBytes));
                 }
             }
         }
 
-        return unmarked;
+        return found;
     }
 
     private static void Append(List<HostRange> stretches, HostRange page)

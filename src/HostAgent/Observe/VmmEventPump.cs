@@ -1,6 +1,7 @@
 using System.Threading.Channels;
 using Fleet.Contracts.Handoff;
 using Fleet.HostAgent.Attach;
+using Fleet.HostAgent.Gate;
 using Fleet.HostAgent.Reconcile;
 using Fleet.HostAgent.Spool;
 using Microsoft.Extensions.Logging;
@@ -12,7 +13,7 @@ namespace Fleet.HostAgent.Observe;
 /// costs at most a few appends a second: what arrives in between becomes one report with a count, and a VMM that is faster
 /// still waits for its acknowledgements. Nothing is dropped (I8).
 /// </summary>
-public sealed partial class VmmEventPump(VmEntry entry, Attachment attachment, AgentLineWriter writer, ReportSpool spool, TimeProvider time, ILogger logger)
+public sealed partial class VmmEventPump(VmEntry entry, Attachment attachment, AgentLineWriter writer, ReportSpool spool, GateKeeper gate, TimeProvider time, ILogger logger)
 {
     private static readonly TimeSpan Window = TimeSpan.FromMilliseconds(250);
 
@@ -66,7 +67,7 @@ public sealed partial class VmmEventPump(VmEntry entry, Attachment attachment, A
         }
 
         var watermark = new VmmWatermark(attachment.Vmm, batch[^1].Sequence);
-        var reports = VmmEventReports.Build(batch, entry.Vm, attachment.MemoryInstance, entry.Desired?.PlacementEpoch);
+        var reports = VmmEventReports.Build(batch, entry.Vm, attachment.MemoryInstance, entry.Desired?.PlacementEpoch, gate.OriginOf(attachment));
         var complained = false;
         while (true)
         {

@@ -31,10 +31,11 @@ public static class VmmEventReports
 
     /// <summary>The reports for a batch of valid events: every poison, and the hits with those of one frame and kind as one.</summary>
     /// <param name="memoryInstance">Of the attachment.</param>
+    /// <param name="origin">Of poison, as <see cref="PoisonOrigins"/>; null for a VMM without a barrier.</param>
     /// <param name="placementEpoch">The newest known; null when the VM no longer concerns this host.</param>
-    public static IReadOnlyList<AgentReport> Build(IReadOnlyList<VmmEvent> events, string vm, long memoryInstance, long? placementEpoch) =>
+    public static IReadOnlyList<AgentReport> Build(IReadOnlyList<VmmEvent> events, string vm, long memoryInstance, long? placementEpoch, string? origin = null) =>
     [
-        .. events.Where(vmmEvent => vmmEvent.Type == VmmEvent.Poison).Select(vmmEvent => Poison(vmmEvent, vm, memoryInstance)),
+        .. events.Where(vmmEvent => vmmEvent.Type == VmmEvent.Poison).Select(vmmEvent => Poison(vmmEvent, vm, memoryInstance, origin)),
         .. events.Where(vmmEvent => vmmEvent.Type == VmmEvent.MceInjected)
             .GroupBy(vmmEvent => (Frame: FrameOf(vmmEvent), vmmEvent.Access, vmmEvent.Vcpu))
             .Select(group => new AgentReport(
@@ -43,12 +44,12 @@ public static class VmmEventReports
                 group.Key.Access ?? HitAccesses.Unknown, group.Key.Vcpu, HitEvidences.Vmm, HitOutcomes.MceInjected)),
     ];
 
-    private static AgentReport Poison(VmmEvent vmmEvent, string vm, long memoryInstance)
+    private static AgentReport Poison(VmmEvent vmmEvent, string vm, long memoryInstance, string? origin)
     {
         var shift = vmmEvent.Shift!.Value;
         return new AgentReport(
             0, AgentReport.Poison, vm, memoryInstance, FrameMath.PageFrame(FrameOf(vmmEvent), shift), shift,
-            vmmEvent.Class ?? PageClasses.Unknown, PageSources.Vmm, null, vmmEvent.At, vmmEvent.At, 1, null, null, null, null);
+            vmmEvent.Class ?? PageClasses.Unknown, PageSources.Vmm, null, vmmEvent.At, vmmEvent.At, 1, null, null, null, null, origin);
     }
 
     private static long FrameOf(VmmEvent vmmEvent) =>

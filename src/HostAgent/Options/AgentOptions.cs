@@ -26,7 +26,8 @@ public sealed class AgentOptions
     /// <summary>Folders, separated by <c>:</c>, from which the control plane may name sockets and files. Empty: none.</summary>
     public string AllowedPaths { get; set; } = string.Empty;
 
-    /// <summary><c>marker</c>: pages are poisoned when they are armed, and the kernel enforces with no agent in the loop.</summary>
+    /// <summary><c>marker</c>: pages are poisoned when they are armed, and the kernel enforces with no agent in the loop;
+    /// <c>trap</c>: when they are first touched, for VMMs without asynchronous page faults.</summary>
     public string Policy { get; set; } = "marker";
 
     /// <summary>How often armed pages are verified again, in seconds.</summary>

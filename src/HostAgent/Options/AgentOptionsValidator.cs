@@ -31,9 +31,9 @@ public sealed class AgentOptionsValidator : IValidateOptions<AgentOptions>
             yield return "Agent:ControlPlane is plain http and not on loopback: use https, or set Agent:AllowPlainHttp=true.";
         }
 
-        if (options.Policy != "marker")
+        if (options.Policy is not ("marker" or "trap"))
         {
-            yield return $"Agent:Policy '{options.Policy}' is not available; use marker.";
+            yield return $"Agent:Policy '{options.Policy}' is unknown; use marker or trap.";
         }
 
         if (options.VerifySeconds is < 1 or > 3600)

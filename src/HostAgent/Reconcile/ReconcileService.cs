@@ -105,7 +105,8 @@ public sealed partial class ReconcileService(
         using var timer = new PeriodicTimer(TimeSpan.FromSeconds(1), time);
         while (await timer.WaitForNextTickAsync(cancellationToken))
         {
-            foreach (var entry in table.All.Where(entry => HasEnded(entry)))
+            // While a migration is under way acknowledgements are repeated, and a VMM that ended is noticed at once.
+            foreach (var entry in table.All.Where(entry => HasEnded(entry) || entry.Desired is { Migration: not null } or { ResetWanted: true }))
             {
                 work.Add(entry.Vm);
             }

@@ -1,17 +1,24 @@
 using Fleet.Contracts.Agents;
 using Fleet.Contracts.Vms;
 using Fleet.HostAgent.Attach;
+using Fleet.Contracts.Handoff;
 using Fleet.HostAgent.Enforce;
+using Fleet.HostAgent.Gate;
+using Fleet.HostAgent.Options;
 using Fleet.HostAgent.State;
 using Fleet.Linux;
 using Microsoft.Extensions.Logging;
+using Microsoft.Extensions.Options;
 
 namespace Fleet.HostAgent.Reconcile;
 
 /// <summary>Brings one VM's VMM to its desired state, and states what the kernel confirmed.</summary>
 public sealed partial class VmReconciler(
-    AttachmentJournal journal, Attachments attachments, ILogger<VmReconciler> logger)
+    AttachmentJournal journal, Attachments attachments, GateKeeper gate,
+    IOptions<AgentOptions> options, ILogger<VmReconciler> logger)
 {
+    private readonly EnforcementPolicy _policy = options.Value.Policy == "trap" ? EnforcementPolicy.Trap : EnforcementPolicy.Marker;
+
     /// <summary>Looks at the kernel, plans, acts, looks again. Call with the entry's gate held.</summary>
     public void Reconcile(VmEntry entry)
     {
@@ -35,6 +42,7 @@ public sealed partial class VmReconciler(
         }
 
         LogChange(before, entry.Status);
+        gate.Keep(entry, desired, entry.Status.State == EnforcementStates.Armed);
     }
 
     private VmStatus Enforce(VmEntry entry, DesiredVm desired, Attachment attachment)
@@ -43,6 +51,13 @@ public sealed partial class VmReconciler(
         {
             // A reset or rebuild: the old RAM is still mapped in this process, and its arms must not change.
             return Reconciler.Unconfirmed(desired, EnforcementStates.Pending, "vmm-of-another-memory-instance");
+        }
+
+        gate.Settle(attachment);
+        if (attachment.IncomingFor is not null && attachment.Channel?.State?.State != VmmStates.Loaded)
+        {
+            // Armed after the load only: a stream that still writes could undo it.
+            return Reconciler.Unconfirmed(desired, EnforcementStates.Pending, "incoming");
         }
 
         try
@@ -64,8 +79,15 @@ public sealed partial class VmReconciler(
 
     private List<ArmFailure> Carry(VmEntry entry, DesiredVm desired, Attachment attachment)
     {
-        var wanted = FrameSet.Of(desired.Pages);
-        var plan = Reconciler.Plan(wanted, attachment.Trapped, entry.Confirmed, MarkerVerifier.FindUnmarked(attachment, wanted));
+        var wanted = FrameSet.Of(desired.Pages).Union(attachment.Undelivered);
+        if (_policy == EnforcementPolicy.Trap)
+        {
+            // Journalled before it is registered, and registered again before each look: a hole counts only where its access is an event.
+            Journal(attachment, attachment.Trapped.Union(wanted));
+            Enforcer.Register(attachment, wanted);
+        }
+
+        var plan = Reconciler.Plan(wanted, attachment.Trapped, entry.Confirmed, MarkerVerifier.FindUnmarked(attachment, wanted, _policy));
         if (!plan.Lost.IsEmpty)
         {
             LogMarkerLost(entry.Vm, plan.Lost.Frames);
@@ -80,19 +102,21 @@ public sealed partial class VmReconciler(
         var failures = new List<ArmFailure>();
         if (!plan.Arm.IsEmpty)
         {
-            failures.AddRange(Enforcer.Arm(attachment, plan.Arm));
+            failures.AddRange(Enforcer.Arm(attachment, plan.Arm, _policy));
         }
 
-        if (!plan.Disarm.IsEmpty)
+        // An incoming VMM never disarms: what its source could not deliver is a hole, whatever was cleared meanwhile.
+        var disarm = attachment.IncomingFor is null ? plan.Disarm : FrameSet.Empty;
+        if (!disarm.IsEmpty)
         {
-            failures.AddRange(Enforcer.Disarm(attachment, plan.Disarm));
-            LogDisarmed(entry.Vm, plan.Disarm.Frames);
+            failures.AddRange(Enforcer.Disarm(attachment, disarm));
+            LogDisarmed(entry.Vm, disarm.Frames);
         }
 
-        if (!plan.Arm.IsEmpty || !plan.Disarm.IsEmpty)
+        if (!plan.Arm.IsEmpty || !disarm.IsEmpty)
         {
             // The claim rests on a look at the whole set after the last change, not on the calls having succeeded.
-            var unmarked = MarkerVerifier.FindUnmarked(attachment, wanted);
+            var unmarked = MarkerVerifier.FindUnmarked(attachment, wanted, _policy);
             failures.AddRange(unmarked.Except(FrameSet.Of(failures.Select(failure => failure.Range))).Ranges
                 .Select(range => new ArmFailure(range, "marker-not-confirmed")));
             entry.Confirmed = wanted.Except(unmarked);
@@ -104,7 +128,7 @@ public sealed partial class VmReconciler(
 
         if (failures.Count == 0)
         {
-            Journal(attachment, wanted);
+            Journal(attachment, attachment.IncomingFor is null ? wanted : plan.Trap);
         }
 
         return failures;

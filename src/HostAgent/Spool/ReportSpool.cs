@@ -70,7 +70,7 @@ public sealed partial class ReportSpool : IDisposable
     /// <summary>Appends reports (their sequence is set here) and the VMM's watermark in one durable step.</summary>
     /// <returns>False when the spool is full: nothing was taken, and the VMM keeps its events.</returns>
     /// <exception cref="IOException">The disk is full or failing: nothing was taken.</exception>
-    public bool TryAppend(IReadOnlyList<AgentReport> reports, VmmWatermark watermark)
+    public bool TryAppend(IReadOnlyList<AgentReport> reports, VmmWatermark? watermark = null)
     {
         lock (_lock)
         {
@@ -84,7 +84,7 @@ public sealed partial class ReportSpool : IDisposable
             }
 
             var numbered = reports.Select((report, index) => report with { Sequence = _next + index }).ToList();
-            var line = new SpoolLine(null, _next + numbered.Count, [watermark], numbered);
+            var line = new SpoolLine(null, _next + numbered.Count, watermark is null ? [] : [watermark], numbered);
             _file.Append(line);
             Take(line);
             Signal();

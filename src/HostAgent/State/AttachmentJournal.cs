@@ -28,7 +28,10 @@ public sealed class AttachmentJournal(StateFolder folder)
                 region.BackingNumber,
                 FileDescriptorInfo.Inode(region.Backing.Descriptor),
                 region.BackingOffset))],
-            attachment.Trapped.Ranges);
+            attachment.Trapped.Ranges,
+            attachment.HasBarrier,
+            attachment.IncomingFor,
+            attachment.Undelivered.Ranges);
         DurableFile.Write(PathOf(attachment.Vm), JsonSerializer.SerializeToUtf8Bytes(record, StateJson.Default.AttachmentRecord));
     }
 

@@ -7,13 +7,19 @@ namespace Fleet.HostAgent.State;
 /// <summary>What a new agent process needs to take an attached VMM over again.</summary>
 /// <param name="Userfaultfd">The userfaultfd's number in the VMM.</param>
 /// <param name="Trapped">Frames that may carry a marker: written before the first of them is armed.</param>
+/// <param name="HasBarrier">The VMM takes part in the barrier.</param>
+/// <param name="IncomingFor">Migration for which the process was started, until its permit is used.</param>
+/// <param name="Undelivered">Holes that the stream left, until the permit is used.</param>
 public sealed record AttachmentRecord(
     string Vm,
     long MemoryInstance,
     ProcessIdentity Vmm,
     int Userfaultfd,
     IReadOnlyList<RegionRecord> Regions,
-    IReadOnlyList<FrameRange> Trapped);
+    IReadOnlyList<FrameRange> Trapped,
+    bool HasBarrier = false,
+    string? IncomingFor = null,
+    IReadOnlyList<FrameRange>? Undelivered = null);
 
 /// <param name="BackingNumber">The memfd's number in the VMM.</param>
 /// <param name="BackingInode">The memfd's inode: tells it from a file that took its number later.</param>

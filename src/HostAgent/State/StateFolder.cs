@@ -17,6 +17,7 @@ public sealed class StateFolder : IDisposable
         Desired = Make("desired");
         Attached = Make("attached");
         Spool = Make("spool");
+        Gate = Make("gate");
         DurableFile.SyncFolder(Root);
         try
         {
@@ -36,6 +37,8 @@ public sealed class StateFolder : IDisposable
     public string Attached { get; }
 
     public string Spool { get; }
+
+    public string Gate { get; }
 
     public string CredentialFile => Path.Combine(Root, "credential");
 

@@ -1,0 +1,38 @@
+using Fleet.Contracts.Agents;
+using Fleet.Contracts.Handoff;
+using Fleet.HostAgent.Enforce;
+
+namespace Fleet.HostAgent.Attach;
+
+/// <summary>What a handoff says of a migration.</summary>
+public static class HandoffIncoming
+{
+    /// <summary>
+    /// The migration that a new VMM process is bound to: one each, for good, and never a process that may have run a guest
+    /// (GATE, "preparing"). Null for a VMM that is not there to receive.
+    /// </summary>
+    /// <exception cref="HandoffRejectedException">It waits for a stream that nobody announced.</exception>
+    public static string? MigrationOf(HandoffMessage message, DesiredVm desired, string host)
+    {
+        if (message.State is not (VmmStates.Incoming or VmmStates.Loaded))
+        {
+            return null;
+        }
+
+        return desired.Migration is { } migration && migration.TargetHost == host
+            ? migration.Id
+            : throw new HandoffRejectedException("no-migration", "the VMM waits for a stream, but no migration to this host is under way; it hands over again later");
+    }
+
+    /// <summary>The holes that the stream left; they only grow in the life of a process.</summary>
+    public static void TakeHoles(Attachment attachment, IReadOnlyList<HandoffFrames>? undelivered)
+    {
+        if (attachment.IncomingFor is not null && undelivered is { Count: > 0 })
+        {
+            var holes = FrameSet.Of(undelivered.Select(range => new FrameRange(range.Start, range.End)));
+            var inMemory = FrameSet.Of(holes.Ranges.SelectMany(attachment.Layout.Locate)
+                .Select(part => new FrameRange(part.FirstFrame, part.FirstFrame + (part.Bytes >> Contracts.FrameMath.FrameShift))));
+            attachment.Undelivered = attachment.Undelivered.Union(inMemory);
+        }
+    }
+}

@@ -1,0 +1,226 @@
+using Fleet.Contracts;
+using Fleet.Contracts.Agents;
+using Fleet.HostAgent.Enforce;
+using Fleet.HostAgent.Options;
+using Fleet.HostAgent.Reconcile;
+using Fleet.HostAgent.Spool;
+using Fleet.HostAgent.State;
+using Fleet.Linux.Processes;
+using Microsoft.Extensions.Logging;
+using Microsoft.Extensions.Options;
+
+namespace Fleet.HostAgent.Gate;
+
+/// <summary>
+/// Carries out the gate's rules for one VM. Order is everything here: the sweep is in the spool before the barrier closes on disk,
+/// the barrier is closed on disk before the seal is spooled; the right is on disk before the guest runs. Call with the entry's gate held.
+/// </summary>
+public sealed partial class GateKeeper(
+    GateStore store, ReportSpool spool, GateOutbox outbox, AttachmentJournal journal, IOptions<AgentOptions> options, TimeProvider time, ILogger<GateKeeper> logger)
+{
+    private const int ReportsPerLine = 1000;
+    private readonly HashSet<(string Vm, long MemoryInstance)> _attested = [];
+
+    public void Keep(VmEntry entry, DesiredVm desired, bool verified)
+    {
+        var record = store.Get(entry.Vm);
+        var view = View(entry, desired, record, verified);
+        entry.Attachment?.Channel?.Skip(FrameSet.Of(desired.Pages));
+        foreach (var step in GateRules.Decide(view))
+        {
+            if (!Carry(entry, desired, view, step))
+            {
+                // The spool is full: nothing that must come after a report may happen before there is room.
+                return;
+            }
+        }
+    }
+
+    /// <summary>
+    /// A VMM that has used its permit is not incoming any more, and the control plane's set is the whole truth: the grant has
+    /// united the stream's holes with it.
+    /// </summary>
+    public void Settle(Attach.Attachment attachment)
+    {
+        if (attachment.IncomingFor is not null && store.Get(attachment.Vm).Vmm == attachment.Vmm)
+        {
+            attachment.IncomingFor = null;
+            attachment.Undelivered = FrameSet.Empty;
+            journal.Save(attachment);
+        }
+    }
+
+    /// <summary>Where a poison report of this VMM arises (GATE, "Reports of new poison"); null for a VMM without a barrier.</summary>
+    public string? OriginOf(Attach.Attachment attachment)
+    {
+        var record = store.Get(attachment.Vm);
+        return !attachment.HasBarrier ? null
+            : record.Vmm != attachment.Vmm ? PoisonOrigins.Incoming
+            : record.IsOpen ? PoisonOrigins.Held
+            : PoisonOrigins.Sealed;
+    }
+
+    private GateView View(VmEntry entry, DesiredVm desired, GateRecord record, bool verified)
+    {
+        var vmm = entry.Attachment is { } attachment
+            ? new VmmView(
+                attachment.Vmm, attachment.MemoryInstance, attachment.IncomingFor, attachment.HasBarrier,
+                attachment.Channel?.State?.State, attachment.Channel?.IsLatched == true, attachment.Channel?.State?.StreamTarget)
+            : null;
+        return new GateView(
+            options.Value.Host, desired, record, vmm, verified && vmm is not null,
+            record.Vmm?.IsAlive() == true, Lives(desired.Migration?.Permit?.VmmInstance));
+    }
+
+    private bool Carry(VmEntry entry, DesiredVm desired, GateView view, GateStep step)
+    {
+        switch (step)
+        {
+            case GateStep.Fence:
+                entry.Attachment?.Channel?.Hold();
+                store.Save(view.Record with { Closed = view.Record.Right });
+                LogFenced(entry.Vm, view.Record.Right, desired.PlacementEpoch);
+                return true;
+            case GateStep.Hold:
+                entry.Attachment?.Channel?.Hold();
+                return true;
+            case GateStep.Run:
+                entry.Attachment?.Channel?.Run();
+                return true;
+            case GateStep.TakeRight take:
+                TakeRight(entry, desired, view, take);
+                return true;
+            case GateStep.Seal seal:
+                return Seal(entry, desired, view, seal);
+            case GateStep.Renounce renounce:
+                store.Save(view.Record with { Closed = renounce.Epoch, Renounced = renounce.Migration });
+                LogRenounced(entry.Vm, renounce.Epoch);
+                return SpoolRecord(entry.Vm, desired);
+            case GateStep.SpoolAgain:
+                return SpoolRecord(entry.Vm, desired);
+            case GateStep.Acknowledge acknowledge:
+                outbox.Put(new GateAck(
+                    entry.Vm, acknowledge.Migration, view.Vmm!.Instance, desired.MemoryInstance, desired.Generation,
+                    PoisonDigest.Compute(entry.Vm, desired.MemoryInstance, desired.Pages), Sweep.Unservable(entry.Attachment!, desired)));
+                return true;
+            case GateStep.AttestGone gone:
+                return AttestGone(entry.Vm, desired, gone.MemoryInstance);
+            case GateStep.Obstacle obstacle:
+                outbox.Put(new GateObstacle(entry.Vm, obstacle.Migration, obstacle.Code, obstacle.Detail));
+                return true;
+            default:
+                throw new InvalidOperationException($"unknown step {step}");
+        }
+    }
+
+    private void TakeRight(VmEntry entry, DesiredVm desired, GateView view, GateStep.TakeRight take)
+    {
+        var attachment = entry.Attachment!;
+        store.Save(view.Record with
+        {
+            Right = take.Epoch,
+            MemoryInstance = desired.MemoryInstance,
+            Vmm = attachment.Vmm,
+            Sealed = null,
+            Lifted = take.Migration,
+        });
+        Settle(attachment);
+        attachment.Channel?.Run();
+        LogRight(entry.Vm, take.Epoch, take.Migration ?? "none");
+        SpoolRecord(entry.Vm, desired);
+    }
+
+    private bool Seal(VmEntry entry, DesiredVm desired, GateView view, GateStep.Seal seal)
+    {
+        var swept = Sweep.Reports(desired, Sweep.Unservable(entry.Attachment!, desired), PoisonOrigins.Held, time.GetUtcNow()).ToList();
+        if (!swept.Chunk(ReportsPerLine).All(chunk => spool.TryAppend(chunk)))
+        {
+            return false;
+        }
+
+        store.Save(view.Record with { Closed = seal.Epoch, Sealed = new SealRecord(seal.Migration, seal.Epoch, seal.TargetVmmInstance, Spooled: false) });
+        LogSealed(entry.Vm, seal.Migration, seal.Epoch, swept.Count);
+        return SpoolRecord(entry.Vm, desired);
+    }
+
+    // What is on disk in the record and not yet in the spool. Twice in the spool is harmless: the control plane counts each once.
+    private bool SpoolRecord(string vm, DesiredVm desired)
+    {
+        var record = store.Get(vm);
+        var reports = new List<AgentReport>();
+        if (record.Sealed is { Spooled: false } seal)
+        {
+            reports.Add(Report(desired, AgentReport.Seal, seal.Migration, seal.Epoch) with { TargetVmmInstance = seal.TargetVmmInstance });
+        }
+
+        if (record.Lifted is { } lifted)
+        {
+            reports.Add(Report(desired, AgentReport.Lifted, lifted, record.Right));
+        }
+
+        if (record.Renounced is { } renounced)
+        {
+            reports.Add(Report(desired, AgentReport.Renounced, renounced, record.Closed));
+        }
+
+        if (reports.Count > 0)
+        {
+            if (!spool.TryAppend(reports))
+            {
+                return false;
+            }
+
+            store.Save(record with { Sealed = record.Sealed is { } spooled ? spooled with { Spooled = true } : null, Lifted = null, Renounced = null });
+        }
+
+        return true;
+    }
+
+    private bool AttestGone(string vm, DesiredVm desired, long memoryInstance)
+    {
+        if (!_attested.Contains((vm, memoryInstance)))
+        {
+            if (!spool.TryAppend([Report(desired, AgentReport.VmmGone, null, desired.PlacementEpoch)]))
+            {
+                return false;
+            }
+
+            _attested.Add((vm, memoryInstance));
+        }
+
+        return true;
+    }
+
+    private AgentReport Report(DesiredVm desired, string kind, string? migration, long epoch)
+    {
+        var now = time.GetUtcNow();
+        return new AgentReport(
+            0, kind, desired.Vm, desired.MemoryInstance, 0, null, null, null, epoch, now, now, 1, null, null, null, null, null, migration);
+    }
+
+    private static bool Lives(string? instance)
+    {
+        if (instance is null)
+        {
+            return false;
+        }
+
+        var parts = instance.Split(':');
+        return parts.Length == 3
+            && int.TryParse(parts[1], System.Globalization.CultureInfo.InvariantCulture, out var pid)
+            && long.TryParse(parts[2], System.Globalization.CultureInfo.InvariantCulture, out var start)
+            && new ProcessIdentity(parts[0], pid, start).IsAlive();
+    }
+
+    [LoggerMessage(1701, LogLevel.Warning, "VM {Vm}: ownership moved (epoch {Epoch}) while this host held epoch {Right}; the guest is stopped and the right given up")]
+    private partial void LogFenced(string vm, long right, long epoch);
+
+    [LoggerMessage(1702, LogLevel.Information, "VM {Vm}: this host gave the permit of epoch {Epoch} up")]
+    private partial void LogRenounced(string vm, long epoch);
+
+    [LoggerMessage(1703, LogLevel.Information, "VM {Vm}: this host holds the right of epoch {Epoch}; permit of migration: {Migration}")]
+    private partial void LogRight(string vm, long epoch, string migration);
+
+    [LoggerMessage(1704, LogLevel.Information, "VM {Vm}: sealed for migration {Migration} at epoch {Epoch} with {Pages} pages swept")]
+    private partial void LogSealed(string vm, string migration, long epoch, int pages);
+}
