@@ -89,7 +89,8 @@ internal sealed class TestChannel : IDisposable
 
     public void SendRaw(ReadOnlySpan<byte> bytes, params int[] descriptors)
     {
-        var sent = UnixFdSocket.Send(_socket, bytes, descriptors);
+        // Without descriptors through the socket itself, which waits where the kernel's buffer is full.
+        var sent = descriptors.Length > 0 ? UnixFdSocket.Send(_socket, bytes, descriptors) : 0;
         while (sent < bytes.Length)
         {
             sent += _socket.Send(bytes[sent..]);
