@@ -32,7 +32,9 @@ internal sealed class TestAgent : IAsyncDisposable
 
     public string Socket(string vm) => Path.Combine(Root, "vmm", $"{vm}.sock");
 
-    public static async Task<TestAgent> StartAsync(string root, params DesiredVm[] desired)
+    public static Task<TestAgent> StartAsync(string root, params DesiredVm[] desired) => StartAsync(root, "marker", desired);
+
+    public static async Task<TestAgent> StartAsync(string root, string policy, params DesiredVm[] desired)
     {
         var builder = Host.CreateEmptyApplicationBuilder(new HostApplicationBuilderSettings { ContentRootPath = root });
         builder.Configuration.AddInMemoryCollection(new Dictionary<string, string?>
@@ -43,6 +45,7 @@ internal sealed class TestAgent : IAsyncDisposable
             ["Agent:StateFolder"] = root,
             ["Agent:VerifySeconds"] = "3600",
             ["Agent:LogFormat"] = "text",
+            ["Agent:Policy"] = policy,
         });
         builder.AddHostAgent();
         var agent = new TestAgent(builder.Build(), root);

@@ -100,6 +100,10 @@ internal sealed class TestChannel : IDisposable
     public void SendEvent(VmmEvent vmmEvent) =>
         _socket.Send([.. JsonSerializer.SerializeToUtf8Bytes(vmmEvent, HandoffJson.Default.VmmEvent), (byte)'\n']);
 
+    public void SendState(string state, string? streamTarget, long obeyed, params HandoffFrames[] undelivered) =>
+        _socket.Send([.. JsonSerializer.SerializeToUtf8Bytes(
+            new VmmState(VmmState.StateType, state, streamTarget, undelivered, obeyed), HandoffJson.Default.VmmState), (byte)'\n']);
+
     /// <summary>The agent's next line; null when it closed the socket.</summary>
     public async Task<AgentLine?> ReceiveAsync()
     {
