@@ -6,6 +6,8 @@ using Fleet.Linux;
 using Fleet.TinyVmm;
 using Fleet.TinyVmm.Control;
 using Fleet.TinyVmm.Memory;
+using Fleet.TinyVmm.Migration;
+using Fleet.TinyVmm.Vcpu;
 
 var vm = new Option<string>("--vm") { Description = "Id of the VM, as the control plane knows it.", Required = true };
 var memory = new Option<string>("--memory")
@@ -15,6 +17,17 @@ var memory = new Option<string>("--memory")
 };
 var handoff = new Option<string?>("--handoff") { Description = "The host agent's Unix socket for this VM. Without it the VM runs alone." };
 var control = new Option<string>("--control") { Description = "Unix socket to make, mode 0600, for commands to this VMM.", Required = true };
+var barrier = new Option<bool>("--barrier") { Description = "The guest runs only when the agent says so (needs --handoff)." };
+var incoming = new Option<string?>("--incoming")
+{
+    Description = "Wait for the guest's RAM from another VMM: unix:/path or tcp:127.0.0.1:port (0: any). Implies --barrier.",
+};
+var vcpu = new Option<string>("--vcpu")
+{
+    Description = "What runs the guest: kvm, or software, which needs no /dev/kvm.",
+    DefaultValueFactory = _ => KvmVirtualCpu.KindName,
+};
+vcpu.AcceptOnlyFromAmong(KvmVirtualCpu.KindName, SoftwareVirtualCpu.KindName);
 
 vm.Validators.Add(result =>
 {
@@ -31,23 +44,38 @@ memory.Validators.Add(result =>
     }
 });
 
-var root = new RootCommand("A small virtual machine monitor on /dev/kvm whose guest reports machine checks.") { vm, memory, handoff, control };
-root.SetAction((parsed, _) => RunAsync(parsed.GetRequiredValue(vm), parsed.GetRequiredValue(memory), parsed.GetValue(handoff), parsed.GetRequiredValue(control)));
+incoming.Validators.Add(result =>
+{
+    if (result.GetValueOrDefault<string?>() is { } text && !MigrationEndpoint.TryParse(text, out _))
+    {
+        result.AddError("--incoming: unix: and an absolute path of at most 107 bytes, or tcp: with a loopback address and a port");
+    }
+});
+
+var root = new RootCommand("A small virtual machine monitor whose guest reports machine checks.") { vm, memory, handoff, control, barrier, incoming, vcpu };
+root.SetAction((parsed, _) => RunAsync(
+    new MachineOptions(
+        parsed.GetRequiredValue(vm),
+        MemoryLayout.TryParse(parsed.GetRequiredValue(memory), out var layout, out var error) ? layout : throw new ArgumentException(error),
+        parsed.GetValue(handoff),
+        parsed.GetValue(barrier),
+        MigrationEndpoint.TryParse(parsed.GetValue(incoming), out var endpoint) ? endpoint : null,
+        parsed.GetRequiredValue(vcpu)),
+    parsed.GetRequiredValue(control)));
 
 // The end of the process is this program's own affair: SIGTERM is a clean shutdown with exit code 0.
 return await root.Parse(args).InvokeAsync(new InvocationConfiguration { ProcessTerminationTimeout = null });
 
-static async Task<int> RunAsync(string vm, string memory, string? handoff, string control)
+static async Task<int> RunAsync(MachineOptions options, string control)
 {
     var stop = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
     using var terminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, Stop);
     using var interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, Stop);
     try
     {
-        var layout = MemoryLayout.TryParse(memory, out var ranges, out var error) ? ranges : throw new ArgumentException(error, nameof(memory));
-        await using var machine = new Machine(vm, layout, handoff, TimeProvider.System, line => Console.Error.WriteLine($"{vm}: {line}"));
+        await using var machine = new Machine(options, TimeProvider.System, line => Console.Error.WriteLine($"{options.Vm}: {line}"));
         await using var server = new ControlServer(control, machine, TimeProvider.System);
-        Console.WriteLine($"ready: vm {vm}, pid {Environment.ProcessId}, control {control}");
+        Console.WriteLine($"ready: vm {options.Vm}, pid {Environment.ProcessId}, control {control}{(machine.IncomingAddress is { } address ? $", incoming {address}" : null)}");
         await stop.Task;
         return 0;
     }

@@ -18,7 +18,7 @@ internal sealed class RunningVmm : IAsyncDisposable
     private RunningVmm(string memory, TimeSpan? commandTimeout)
     {
         Assert.True(MemoryLayout.TryParse(memory, out var layout, out var error), error);
-        Machine = new Machine("vm-1", layout, HandoffPath, TimeProvider.System, _ => { });
+        Machine = new Machine(new MachineOptions("vm-1", layout, HandoffPath), TimeProvider.System, _ => { });
         _server = new ControlServer(ControlPath, Machine, TimeProvider.System, commandTimeout);
     }
 

@@ -2,6 +2,7 @@ using System.Text.Json;
 using Fleet.Contracts;
 using Fleet.Linux;
 using Fleet.TinyVmm.Guest;
+using Fleet.TinyVmm.Migration;
 using Fleet.TinyVmm.Vcpu;
 using Fleet.TinyVmm.Wire;
 
@@ -63,6 +64,7 @@ internal sealed class ControlDispatcher(Machine machine, TimeSpan commandTimeout
         "pause" => PauseAsync(cancellationToken),
         "resume" => Task.FromResult(Resume()),
         "memory-error" => Task.FromResult(MemoryError(request)),
+        "migrate-out" => MigrateOutAsync(request, cancellationToken),
         "discard" => Task.FromResult(Discard(request)),
         _ => throw new ControlException(ControlException.UnknownOp, "no such op"),
     };
@@ -78,7 +80,10 @@ internal sealed class ControlDispatcher(Machine machine, TimeSpan commandTimeout
         Task<GuestOutcome> running;
         try
         {
-            RefuseUnlessRunning();
+            machine.Run.RefuseUnlessRunning();
+
+            // A command that came in with a stream is still the guest's to finish.
+            await machine.Carried.WaitAsync(commandTimeout, time, cancellationToken);
             running = machine.Vcpu.ExecuteAsync(command);
         }
         catch
@@ -129,13 +134,13 @@ internal sealed class ControlDispatcher(Machine machine, TimeSpan commandTimeout
 
     private async Task<byte[]> PauseAsync(CancellationToken cancellationToken)
     {
-        await machine.Vcpu.PauseAsync().WaitAsync(commandTimeout, time, cancellationToken);
+        await machine.Run.PauseAsync().WaitAsync(commandTimeout, time, cancellationToken);
         return machine.Vcpu.Failure is { } failure ? throw new ControlException(ControlException.Failed, failure) : Done();
     }
 
     private byte[] Resume()
     {
-        machine.Vcpu.Resume();
+        machine.Run.Resume();
         return machine.Vcpu.Failure is { } failure ? throw new ControlException(ControlException.Failed, failure) : Done();
     }
 
@@ -149,21 +154,19 @@ internal sealed class ControlDispatcher(Machine machine, TimeSpan commandTimeout
     private byte[] Discard(ControlRequest request)
     {
         var (address, bytes) = _parser.Pages(request);
+        machine.Run.RefuseWhileRamMoves();
         machine.Memory.Find(address, bytes)!.Discard(address, bytes);
         return Done();
     }
 
-    private void RefuseUnlessRunning()
+    private async Task<byte[]> MigrateOutAsync(ControlRequest request, CancellationToken cancellationToken)
     {
-        switch (machine.Vcpu.State)
+        if (!MigrationEndpoint.TryParse(request.To, out var endpoint))
         {
-            case VirtualCpuState.Paused:
-                throw new ControlException(ControlException.Paused, "the guest is paused");
-            case VirtualCpuState.Failed:
-                throw new ControlException(ControlException.Failed, machine.Vcpu.Failure ?? "the guest has stopped");
-            default:
-                break;
+            throw new ControlException(ControlException.BadRequest, "to must be unix:/path or tcp:127.0.0.1:port");
         }
+
+        return JsonLine.Encode(new MigrateAnswer(await machine.MigrateOutAsync(endpoint, cancellationToken)), ControlJson.Default.MigrateAnswer);
     }
 
     private static byte[] Done() => JsonLine.Encode(new CommandAnswer(CommandAnswer.Done), ControlJson.Default.CommandAnswer);

@@ -14,4 +14,10 @@ public sealed class ControlException(string code, string message) : Exception(me
     public const string Failed = "failed";
     public const string TimedOut = "timeout";
     public const string HostError = "host-error";
+
+    /// <summary>The barrier is closed: only the agent opens it.</summary>
+    public const string Held = "held";
+
+    /// <summary>RAM is being streamed out.</summary>
+    public const string Migrating = "migrating";
 }

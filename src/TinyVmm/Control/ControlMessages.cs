@@ -1,20 +1,26 @@
 using System.Text.Json.Serialization;
+using Fleet.Contracts.Handoff;
 
 namespace Fleet.TinyVmm.Control;
 
 /// <summary>One line to the control socket. Addresses and values are hex strings; which fields count depends on the op.</summary>
 /// <param name="Op">
 /// <c>status</c>, <c>pause</c>, <c>resume</c>; <c>write</c> (gpa, bytes, seed), <c>read</c> (gpa), <c>store</c> (gpa, value),
-/// <c>checksum</c> (gpa, bytes): done by the guest; <c>memory-error</c> (gpa, shift, class); <c>discard</c> (gpa, bytes).
+/// <c>checksum</c> (gpa, bytes): done by the guest; <c>memory-error</c> (gpa, shift, class); <c>discard</c> (gpa, bytes);
+/// <c>migrate-out</c> (to): pauses the guest and streams it to another VMM.
 /// </param>
 /// <param name="Bytes">Length in bytes: a multiple of 4, of 4096 for a discard.</param>
+/// <param name="To"><c>unix:/path</c>, or <c>tcp:127.0.0.1:port</c>.</param>
 public sealed record ControlRequest(
-    string? Op, string? Gpa = null, long? Bytes = null, uint? Seed = null, string? Value = null, int? Shift = null, string? Class = null);
+    string? Op, string? Gpa = null, long? Bytes = null, uint? Seed = null, string? Value = null, int? Shift = null, string? Class = null, string? To = null);
 
 /// <summary>The answer to a request; the only answer when it failed.</summary>
 /// <param name="Code">
 /// When not ok: <c>bad-json</c>, <c>unknown-op</c>, <c>bad-request</c>, <c>out-of-range</c>, <c>reserved</c>, <c>paused</c>,
-/// <c>failed</c> (the guest has stopped for good), <c>timeout</c>, <c>host-error</c>.
+/// <c>failed</c> (the guest has stopped for good), <c>timeout</c>, <c>host-error</c>, <c>held</c> (the agent's barrier is closed),
+/// <c>migrating</c> (RAM is being streamed out); of a stream <c>stream-malformed</c>, <c>stream-torn</c>, <c>stream-wrong-vm</c>,
+/// <c>stream-layout-mismatch</c>, <c>stream-vcpu-mismatch</c>, <c>stream-program-mismatch</c>, <c>stream-already-loaded</c>,
+/// <c>stream-busy</c>, <c>stream-too-many-undelivered</c>, <c>stream-unreachable</c>, <c>stream-timeout</c>, <c>stream-memory</c>.
 /// </param>
 /// <param name="Error">For a person to read.</param>
 public record ControlAnswer([property: JsonPropertyOrder(-1)] bool Ok, string? Code = null, string? Error = null);
@@ -39,13 +45,14 @@ public sealed record CommandAnswer(
 }
 
 /// <summary>The answer to <c>status</c>.</summary>
-/// <param name="State"><c>running</c>, <c>paused</c> (verified) or <c>failed</c>.</param>
+/// <param name="State"><c>running</c>, <c>paused</c> (verified) or <c>failed</c>; with a barrier one of <see cref="VmmStates"/>.</param>
 /// <param name="Failure">Why the guest stopped for good.</param>
-/// <param name="Vcpu">What runs the guest: <c>kvm</c>.</param>
+/// <param name="Vcpu">What runs the guest: <c>kvm</c> or <c>software</c>.</param>
 /// <param name="Attached">The agent has accepted the handoff on the present connection.</param>
 /// <param name="MachineChecks">Injected so far.</param>
 /// <param name="PendingEvents">Events that the agent has not acknowledged.</param>
 /// <param name="Userfaultfd">Descriptor number in the VMM.</param>
+/// <param name="StreamTarget">As in <see cref="VmmState"/>.</param>
 public sealed record StatusAnswer(
     string Vm,
     int Pid,
@@ -56,7 +63,12 @@ public sealed record StatusAnswer(
     long MachineChecks,
     int PendingEvents,
     IReadOnlyList<RegionStatus> Regions,
-    int Userfaultfd) : ControlAnswer(true);
+    int Userfaultfd,
+    string? StreamTarget = null) : ControlAnswer(true);
+
+/// <summary>The answer to <c>migrate-out</c>: the other VMM has confirmed all of it, and this guest stays paused.</summary>
+/// <param name="StreamTarget">Instance of that VMM.</param>
+public sealed record MigrateAnswer(string StreamTarget) : ControlAnswer(true);
 
 /// <summary>One piece of guest RAM, as in the handoff.</summary>
 public sealed record RegionStatus(string GuestPhysicalAddress, long Bytes, string HostVirtualAddress, int PageBytes, int MemfdNumber);
@@ -70,4 +82,5 @@ public sealed record RegionStatus(string GuestPhysicalAddress, long Bytes, strin
 [JsonSerializable(typeof(ControlAnswer))]
 [JsonSerializable(typeof(CommandAnswer))]
 [JsonSerializable(typeof(StatusAnswer))]
+[JsonSerializable(typeof(MigrateAnswer))]
 public sealed partial class ControlJson : JsonSerializerContext;

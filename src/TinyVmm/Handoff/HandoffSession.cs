@@ -1,18 +1,26 @@
 using System.Net.Sockets;
 using System.Text.Json;
+using System.Threading.Channels;
 using Fleet.Contracts.Handoff;
 using Fleet.Linux.Sockets;
 using Fleet.TinyVmm.Events;
+using Fleet.TinyVmm.Memory;
 using Fleet.TinyVmm.Wire;
 
 namespace Fleet.TinyVmm.Handoff;
 
-/// <summary>One connection to the agent: the handoff, then events out and acknowledgements in.</summary>
+/// <summary>One connection to the agent: the handoff, then events and states out, acknowledgements and orders in.</summary>
 internal sealed class HandoffSession(Socket socket, HandoffSource source, TimeProvider time) : IAsyncDisposable
 {
     // Between two rounds of events: what a guest does to one page meanwhile is one line, and not a flood.
     private static readonly TimeSpan Pace = TimeSpan.FromMilliseconds(50);
 
+    // A vCPU may be blocked on a trapped page: the agent is then told that it is not out of the guest, and again once it is.
+    private static readonly TimeSpan HoldPatience = TimeSpan.FromSeconds(2);
+
+    // Only the newest state counts: an agent that does not read misses old ones.
+    private readonly Channel<VmmState> _states = Channel.CreateBounded<VmmState>(new BoundedChannelOptions(64) { FullMode = BoundedChannelFullMode.DropOldest });
+    private readonly SemaphoreSlim _writing = new(1);
     private readonly NetworkStream _stream = new(socket, ownsSocket: false);
     private readonly TaskCompletionSource _attached = new(TaskCreationOptions.RunContinuationsAsynchronously);
 
@@ -22,24 +30,34 @@ internal sealed class HandoffSession(Socket socket, HandoffSource source, TimePr
     /// <exception cref="InvalidDataException">The agent rejected the handoff, or broke the protocol.</exception>
     public async Task RunAsync(Action onAttached, CancellationToken cancellationToken)
     {
-        await SendHandoffAsync(cancellationToken);
         using var ended = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
-        var reading = ReadAsync(onAttached, ended.Token);
-        var writing = WriteAsync(ended.Token);
-        var first = await Task.WhenAny(reading, writing);
+        if (source.Run.HasBarrier)
+        {
+            // Before the handoff says the present state, so that no change after it is missed.
+            source.Run.Listen(_states.Writer);
+        }
+
+        await SendHandoffAsync(cancellationToken);
+        Task[] halves = [ReadAsync(onAttached, ended.Token), WriteEventsAsync(ended.Token), WriteStatesAsync(ended.Token)];
+        var first = await Task.WhenAny(halves);
         await ended.CancelAsync();
         try
         {
-            await Task.WhenAll(reading, writing);
+            await Task.WhenAll(halves);
         }
         catch (OperationCanceledException) when (!cancellationToken.IsCancellationRequested)
         {
-            // The other half was stopped because the first had ended: how that ended is what counts.
+            // The others were stopped because one had ended: how that ended is what counts.
             await first;
         }
     }
 
-    public ValueTask DisposeAsync() => _stream.DisposeAsync();
+    public ValueTask DisposeAsync()
+    {
+        source.Run.Unlisten(_states.Writer);
+        _writing.Dispose();
+        return _stream.DisposeAsync();
+    }
 
     private async Task SendHandoffAsync(CancellationToken cancellationToken)
     {
@@ -66,6 +84,16 @@ internal sealed class HandoffSession(Socket socket, HandoffSource source, TimePr
                     break;
                 case AgentLine.Rejected:
                     throw new InvalidDataException($"rejected ({line.Code}): {line.Reason}");
+                case AgentLine.Run when source.Run.HasBarrier:
+                    source.Run.Run();
+                    source.Run.Answer(_states.Writer);
+                    break;
+                case AgentLine.Hold when source.Run.HasBarrier:
+                    await HoldAsync(cancellationToken);
+                    break;
+                case AgentLine.Skip when source.Run.HasBarrier:
+                    source.Run.Skip = FrameRanges.TryCreate(line.Frames ?? throw MalformedSkip(), out var skip) ? skip : throw MalformedSkip();
+                    break;
                 default:
                     // A newer agent may say more than this VMM knows; nothing it says can loosen a trap.
                     break;
@@ -73,7 +101,23 @@ internal sealed class HandoffSession(Socket socket, HandoffSource source, TimePr
         }
     }
 
-    private async Task WriteAsync(CancellationToken cancellationToken)
+    private static InvalidDataException MalformedSkip() => new("skip without frames, or with ranges that are none");
+
+    private async Task HoldAsync(CancellationToken cancellationToken)
+    {
+        try
+        {
+            await source.Run.HoldAsync().WaitAsync(HoldPatience, time, cancellationToken);
+        }
+        catch (TimeoutException)
+        {
+            // The latch is closed all the same, and the change will be told.
+        }
+
+        source.Run.Answer(_states.Writer);
+    }
+
+    private async Task WriteEventsAsync(CancellationToken cancellationToken)
     {
         await _attached.Task.WaitAsync(cancellationToken);
         Events.Rewind();
@@ -81,11 +125,33 @@ internal sealed class HandoffSession(Socket socket, HandoffSource source, TimePr
         {
             while (Events.TryNext(out var next))
             {
-                await _stream.WriteAsync(JsonLine.Encode(next, HandoffJson.Default.VmmEvent), cancellationToken);
+                await SendAsync(JsonLine.Encode(next, HandoffJson.Default.VmmEvent), cancellationToken);
             }
 
             await Task.Delay(Pace, time, cancellationToken);
             await Events.WaitAsync(cancellationToken);
+        }
+    }
+
+    private async Task WriteStatesAsync(CancellationToken cancellationToken)
+    {
+        while (true)
+        {
+            var state = await _states.Reader.ReadAsync(cancellationToken);
+            await SendAsync(JsonLine.Encode(state, HandoffJson.Default.VmmState), cancellationToken);
+        }
+    }
+
+    private async Task SendAsync(byte[] line, CancellationToken cancellationToken)
+    {
+        await _writing.WaitAsync(cancellationToken);
+        try
+        {
+            await _stream.WriteAsync(line, cancellationToken);
+        }
+        finally
+        {
+            _writing.Release();
         }
     }
 }

@@ -3,23 +3,33 @@ using Fleet.Contracts.Handoff;
 using Fleet.Linux.Userfaultfd;
 using Fleet.TinyVmm.Events;
 using Fleet.TinyVmm.Memory;
+using Fleet.TinyVmm.Running;
 
 namespace Fleet.TinyVmm.Handoff;
 
-/// <summary>What the VMM hands over: its memory, its userfaultfd, and its events.</summary>
-public sealed class HandoffSource(string vm, GuestMemory memory, UserfaultfdHandle userfaultfd, EventQueue events)
+/// <summary>What the VMM hands over: its memory, its userfaultfd, its events, and with a barrier the guest's state.</summary>
+public sealed class HandoffSource(string vm, GuestMemory memory, UserfaultfdHandle userfaultfd, EventQueue events, RunControl run)
 {
     public EventQueue Events => events;
 
-    public HandoffMessage Message() => new(
-        HandoffProtocol.HandoffType,
-        HandoffProtocol.Version,
-        vm,
-        Environment.ProcessId,
-        userfaultfd.Number,
-        [.. memory.Regions.Select(ToWire)],
-        events.LastSequence,
-        [VmmCapabilities.InjectsMachineCheck]);
+    public RunControl Run => run;
+
+    public HandoffMessage Message()
+    {
+        var state = run.HasBarrier ? run.Present : null;
+        return new HandoffMessage(
+            HandoffProtocol.HandoffType,
+            HandoffProtocol.Version,
+            vm,
+            Environment.ProcessId,
+            userfaultfd.Number,
+            [.. memory.Regions.Select(ToWire)],
+            events.LastSequence,
+            run.HasBarrier ? [VmmCapabilities.InjectsMachineCheck, VmmCapabilities.Barrier] : [VmmCapabilities.InjectsMachineCheck],
+            state?.State,
+            state?.StreamTarget,
+            state?.Undelivered);
+    }
 
     /// <summary>In the order of the contract: the userfaultfd, then one memfd for each region.</summary>
     public int[] Descriptors() => [userfaultfd.Number, .. memory.Regions.Select(region => region.MemfdNumber)];

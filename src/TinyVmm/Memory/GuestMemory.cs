@@ -1,3 +1,4 @@
+using Fleet.Contracts.Handoff;
 using Fleet.Linux;
 using Fleet.Linux.Memory;
 
@@ -67,14 +68,63 @@ public sealed class GuestMemory : IDisposable
     /// <exception cref="LinuxException">The range is not RAM, or trapped (EFAULT).</exception>
     public void Write(ulong guestPhysicalAddress, ReadOnlySpan<byte> bytes)
     {
-        var region = Find(guestPhysicalAddress, (ulong)bytes.Length) ?? throw new LinuxException("write guest memory", Errno.EFAULT);
-        var address = region.HostVirtualAddress + (guestPhysicalAddress - region.Range.GuestPhysicalAddress);
-        var error = ProcessMemory.Write(Environment.ProcessId, address, bytes);
+        var error = TryWrite(guestPhysicalAddress, bytes);
         if (error != Errno.None)
         {
             throw new LinuxException("process_vm_writev", error);
         }
     }
+
+    /// <summary>Writes through the kernel; blocks on a trapped page until that is resolved.</summary>
+    /// <returns>None, or why not all was written: EFAULT where the range is poisoned, or no RAM of one region.</returns>
+    public Errno TryWrite(ulong guestPhysicalAddress, ReadOnlySpan<byte> bytes) =>
+        AddressOf(guestPhysicalAddress, (ulong)bytes.Length) is { } address
+            ? ProcessMemory.Write(Environment.ProcessId, address, bytes)
+            : Errno.EFAULT;
+
+    /// <summary>Reads through the kernel; blocks on a trapped page until that is resolved.</summary>
+    /// <returns>None, or why not all was read (the buffer is then undefined): EFAULT as for a write.</returns>
+    public Errno TryRead(ulong guestPhysicalAddress, Span<byte> bytes) =>
+        AddressOf(guestPhysicalAddress, (ulong)bytes.Length) is { } address
+            ? ProcessMemory.Read(Environment.ProcessId, address, bytes)
+            : Errno.EFAULT;
+
+    /// <summary>The error of an access to a page that is poisoned, by a marker or by the hardware.</summary>
+    public static bool IsUnreadable(Errno error) => error is Errno.EFAULT or Errno.EIO or Errno.EHWPOISON;
+
+    /// <summary>The page has an entry in the page table that is neither a page nor a poison marker; ask only after an access failed.</summary>
+    public bool IsHardwarePoison(ulong guestPhysicalAddress) =>
+        EntryOf(guestPhysicalAddress) is { IsSwap: true, IsPresent: false, IsPoisonMarker: false };
+
+    /// <summary>The page has a poison marker in this process.</summary>
+    public bool IsPoisonMarker(ulong guestPhysicalAddress) => EntryOf(guestPhysicalAddress).IsPoisonMarker;
+
+    /// <summary>Gives all of RAM back: every page is zero afterwards, except those that something traps.</summary>
+    public void DiscardAll()
+    {
+        foreach (var region in _regions)
+        {
+            region.Discard(region.Range.GuestPhysicalAddress, region.Range.Bytes);
+        }
+    }
+
+    /// <summary>The part of a set of frames that is RAM.</summary>
+    public IEnumerable<HandoffFrames> Clip(FrameRanges frames) =>
+        from region in _regions
+        let start = (long)(region.Range.GuestPhysicalAddress / MemoryLayout.PageBytes)
+        let end = (long)(region.Range.End / MemoryLayout.PageBytes)
+        from range in frames.Ranges
+        where range.Start < end && range.End > start
+        select new HandoffFrames(Math.Max(range.Start, start), Math.Min(range.End, end));
+
+    private PageMapEntry EntryOf(ulong guestPhysicalAddress)
+    {
+        using var pages = PageMap.Open(Environment.ProcessId);
+        return AddressOf(guestPhysicalAddress, 1) is { } address ? pages.Read(address) : default;
+    }
+
+    private ulong? AddressOf(ulong guestPhysicalAddress, ulong bytes) =>
+        Find(guestPhysicalAddress, bytes) is { } region ? region.HostVirtualAddress + (guestPhysicalAddress - region.Range.GuestPhysicalAddress) : null;
 
     public void Dispose()
     {

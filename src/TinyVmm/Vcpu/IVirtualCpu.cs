@@ -16,7 +16,7 @@ public enum VirtualCpuState
 /// <summary>Something that runs the guest's program.</summary>
 public interface IVirtualCpu
 {
-    /// <summary>What it is made of, such as <c>kvm</c>.</summary>
+    /// <summary>What it is made of, <c>kvm</c> or <c>software</c>.</summary>
     string Kind { get; }
 
     VirtualCpuState State { get; }
@@ -37,6 +37,17 @@ public interface IVirtualCpu
     Task PauseAsync();
 
     void Resume();
+
+    /// <summary>The state of a paused vCPU, for another one of the same kind; null when its guest waits for a command.</summary>
+    /// <exception cref="InvalidOperationException">It is not paused.</exception>
+    CarriedCommand? Save();
+
+    /// <summary>Takes up the state of another vCPU; only while paused, and before the guest ever ran.</summary>
+    /// <returns>Ends when the guest has answered the command that was under way.</returns>
+    Task<GuestOutcome> Load(CarriedCommand carried);
+
+    /// <summary>Waits until <see cref="State"/> may have changed by the vCPU's own doing; for one waiter.</summary>
+    ValueTask WaitForChangeAsync(CancellationToken cancellationToken);
 
     /// <summary>Takes the vCPU out of the guest for good.</summary>
     /// <returns>Ends when its thread has ended; a vCPU blocked on a trapped page ends only with the process.</returns>

@@ -41,13 +41,13 @@ public sealed partial class KvmVirtualCpu
                 data = _address;
                 return true;
             case GuestPorts.Count:
-                data = _command!.Count;
+                data = Current.Count;
                 return true;
             case GuestPorts.Value:
-                data = _command!.Value;
+                data = Current.Value;
                 return true;
             case GuestPorts.Key:
-                data = _command!.Key;
+                data = Current.Key;
                 return true;
             default:
                 return Fail($"the guest read from unknown port 0x{port:x}");
@@ -85,11 +85,11 @@ public sealed partial class KvmVirtualCpu
         }
         else if (_result is { } result)
         {
-            _command!.Take(result);
+            Current.Take(result);
             _result = null;
-            if (_command.Advance())
+            if (Current.Advance())
             {
-                return Start(_command, ref data);
+                return Start(Current, ref data);
             }
 
             CompleteCommand(outcome: null);

@@ -12,9 +12,6 @@ public sealed partial class KvmVirtualCpu
     private readonly uint[] _report = new uint[GuestPorts.MachineCheckWords];
     private int _reportWords;
     private bool _injected;
-    private long _machineChecks;
-
-    public long MachineChecks => Interlocked.Read(ref _machineChecks);
 
     private void SetupMachineChecks(KvmSystem kvm)
     {
@@ -99,7 +96,7 @@ public sealed partial class KvmVirtualCpu
 
         _injected = true;
         _reportWords = 0;
-        Interlocked.Increment(ref _machineChecks);
+        CountMachineCheck();
         _events.AddMachineCheck(guestPhysicalAddress, access, vcpu: 0);
         return true;
     }
