@@ -50,5 +50,6 @@ namespace Fleet.Contracts;
 [JsonSerializable(typeof(ParkRequest))]
 [JsonSerializable(typeof(RebuildRequest))]
 [JsonSerializable(typeof(StatementRequest))]
+[JsonSerializable(typeof(IReadOnlyList<GateReason>))]
 [JsonSerializable(typeof(ProblemBody))]
 public sealed partial class FleetJson : JsonSerializerContext;

@@ -15,6 +15,8 @@ public sealed class FleetDbContext(DbContextOptions<FleetDbContext> options) : D
 
     public DbSet<PlacementRow> Placements => Set<PlacementRow>();
 
+    public DbSet<MigrationRow> Migrations => Set<MigrationRow>();
+
     public DbSet<HostRow> Hosts => Set<HostRow>();
 
     public DbSet<SpoolRow> Spools => Set<SpoolRow>();

@@ -397,7 +397,7 @@ public sealed class PushTests
             var truth = new List<DesiredVm>();
             foreach (var row in await DesiredReader.VmsOfAsync(snapshot, host, CancellationToken.None))
             {
-                truth.Add(await reader.ReadAsync(snapshot, row, CancellationToken.None));
+                truth.Add(await reader.ReadAsync(snapshot, row, host, CancellationToken.None));
             }
 
             _view.AssertEquals(truth);

@@ -77,7 +77,7 @@ public static class DesiredEndpoints
     {
         await using var snapshot = await contexts.OpenSnapshotAsync(cancellationToken);
         return await DesiredReader.FindAsync(snapshot, host, vm, cancellationToken) is { } row
-            ? TypedResults.Ok(await reader.ReadAsync(snapshot, row, cancellationToken))
+            ? TypedResults.Ok(await reader.ReadAsync(snapshot, row, host, cancellationToken))
             : new Problem(ProblemTypes.UnknownVm).ToResult();
     }
 }

@@ -1,6 +1,6 @@
 using System.Collections.Concurrent;
+using Fleet.Api.Agents.Push;
 using Fleet.Data.Storage;
-using Microsoft.EntityFrameworkCore;
 
 namespace Fleet.Api.Agents;
 
@@ -32,7 +32,7 @@ public sealed class DesiredIndex(StoreContexts contexts, DigestCache digests)
         // The stamp is from before the snapshot: a commit in between makes the next heartbeat read again.
         await using var snapshot = await contexts.OpenSnapshotAsync(cancellationToken);
         var vms = new Dictionary<string, DesiredState>(StringComparer.Ordinal);
-        foreach (var vm in await snapshot.Db.Vms.Where(row => row.Host == host).ToListAsync(cancellationToken))
+        foreach (var (vm, _) in await DesiredReader.VmsOfAsync(snapshot, host, cancellationToken))
         {
             var digest = await digests.OfAsync(snapshot.Db, vm, cancellationToken);
             vms[vm.Id] = new DesiredState(vm.Id, vm.MemoryInstance, vm.Generation, digest);

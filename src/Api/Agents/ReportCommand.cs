@@ -1,5 +1,6 @@
 using System.Text.Json;
 using System.Text.Json.Serialization;
+using Fleet.Api.Migrations;
 using Fleet.Api.Problems;
 using Fleet.Api.Vms;
 using Fleet.Contracts.Agents;
@@ -23,7 +24,15 @@ internal sealed class ReportCommand
     private readonly List<RejectedReport> _rejected = [];
     private readonly Dictionary<string, ReportedVm?> _vms = new(StringComparer.Ordinal);
 
-    private ReportCommand(WriteScope scope, string host, string actor) => (_scope, _host, _actor) = (scope, host, actor);
+    private readonly List<(VmRow Vm, NewPage Page)> _poison = [];
+    private readonly GateReports _gate;
+    private int _added;
+
+    private ReportCommand(WriteScope scope, string host, string actor)
+    {
+        (_scope, _host, _actor) = (scope, host, actor);
+        _gate = new GateReports(scope, host, actor);
+    }
 
     public static async Task<Outcome<ReportsResult>> ApplyAsync(WriteScope scope, string host, ReportsRequest request, string actor)
     {
@@ -35,12 +44,7 @@ internal sealed class ReportCommand
         var spool = await scope.Db.Spools.FindAsync(host, request.SpoolId);
         var last = spool?.LastSequence ?? 0;
         var fresh = request.Reports.Where(report => report.Sequence > last).ToList();
-        if (fresh.Count == 0)
-        {
-            return new ReportsResult(last, []);
-        }
-
-        if (fresh[0].Sequence != last + 1)
+        if (fresh.Count > 0 && fresh[0].Sequence != last + 1)
         {
             return new Problem(
                 ProblemTypes.SpoolGap,
@@ -48,46 +52,105 @@ internal sealed class ReportCommand
                 Members: new Dictionary<string, object?> { ["expected"] = last + 1 });
         }
 
-        if (spool is null)
+        var command = new ReportCommand(scope, host, actor);
+        if (fresh.Count > 0)
         {
-            spool = new SpoolRow { Host = host, SpoolId = request.SpoolId };
-            scope.Db.Spools.Add(spool);
+            if (spool is null)
+            {
+                spool = new SpoolRow { Host = host, SpoolId = request.SpoolId };
+                scope.Db.Spools.Add(spool);
+            }
+
+            spool.LastSequence = fresh[^1].Sequence;
+            await command.ApplyAsync(request.SpoolId, fresh);
         }
 
-        spool.LastSequence = fresh[^1].Sequence;
-        return await new ReportCommand(scope, host, actor).ApplyAsync(request.SpoolId, fresh);
+        // After the reports: they hold the state of this moment, and a memory fault among the reports would void them.
+        foreach (var ack in request.Acks ?? [])
+        {
+            await command._gate.AcknowledgeAsync(ack, request.Incarnation);
+        }
+
+        if (request.Obstacles is { } obstacles)
+        {
+            await command._gate.ObstructAsync(obstacles);
+        }
+
+        return new ReportsResult(spool?.LastSequence ?? 0, command._rejected);
     }
 
-    private async Task<ReportsResult> ApplyAsync(string spoolId, List<AgentReport> reports)
+    private async Task ApplyAsync(string spoolId, List<AgentReport> reports)
     {
-        var poison = new List<(VmRow Vm, NewPage Page)>();
         var hits = new List<AgentReport>();
         foreach (var report in reports)
         {
             var vm = await FindAsync(report.Vm);
-            if (vm.Refuse(report) is { } code)
-            {
-                _rejected.Add(new RejectedReport(report.Sequence, code));
-            }
-            else if (report.Kind == AgentReport.Hit)
+            var code = vm.Refuse(report);
+            if (code is null && report.Kind == AgentReport.Hit)
             {
                 hits.Add(report);
             }
-            else
+            else if (code is null && report.Kind == AgentReport.Poison)
             {
-                poison.Add((vm.Row!, ToPage(report)));
+                await TakeAsync(vm.Row!, report);
+            }
+            else if (code is null)
+            {
+                // In the spool's order: what was reported before a seal is in the set before the seal counts.
+                await FlushAsync();
+                code = await _gate.ApplyAsync(report, vm.Row!);
+            }
+
+            if (code is not null)
+            {
+                _rejected.Add(new RejectedReport(report.Sequence, code));
             }
         }
 
-        foreach (var group in poison.GroupBy(item => item.Vm))
+        await FlushAsync();
+        await new HitRecorder(_scope.Db, _host).RecordAsync(hits);
+        var payload = new ReportsPayload(spoolId, reports[0].Sequence, reports[^1].Sequence, _added, hits.Count, _rejected);
+        _scope.Change(ChangeKinds.ReportsApplied, ChangeResources.Host(_host), _actor, payload: payload.ToJson());
+    }
+
+    /// <summary>Where the poison arose decides whether it is the VM's (GATE.md, "Reports of new poison").</summary>
+    private async Task TakeAsync(VmRow vm, AgentReport report)
+    {
+        var owns = vm.Host == _host;
+        if (owns || report.Origin is null or PoisonOrigins.Held)
         {
-            await PoisonedSet.AddAsync(_scope, group.Key, [.. group.Select(item => item.Page)], _actor, reason: null);
+            _poison.Add((vm, ToPage(report)));
+            if (!owns)
+            {
+                Log(ChangeKinds.LatePoison, ChangeResources.Vm(vm.Id), report);
+            }
+
+            return;
         }
 
-        await new HitRecorder(_scope.Db, _host).RecordAsync(hits);
-        var payload = new ReportsPayload(spoolId, reports[0].Sequence, reports[^1].Sequence, poison.Count, hits.Count, _rejected);
-        _scope.Change(ChangeKinds.ReportsApplied, ChangeResources.Host(_host), _actor, payload: payload.ToJson());
-        return new ReportsResult(reports[^1].Sequence, _rejected);
+        Log(ChangeKinds.HostFault, ChangeResources.Host(_host), report);
+        if (report.Origin == PoisonOrigins.Incoming)
+        {
+            await _gate.VoidAckAsync(vm);
+        }
+    }
+
+    private void Log(string kind, string resource, AgentReport report) => _scope.Change(
+        kind,
+        resource,
+        _actor,
+        payload: new HostFault(report.Vm, report.MemoryInstance, report.Frame, report.Shift!.Value, report.Origin ?? PoisonOrigins.Held).ToJson());
+
+    private async Task FlushAsync()
+    {
+        foreach (var group in _poison.GroupBy(item => item.Vm))
+        {
+            await PoisonedSet.AddAsync(_scope, group.Key, [.. group.Select(item => item.Page)], _actor, reason: null);
+            _added += group.Count();
+        }
+
+        _poison.Clear();
+        await _scope.Db.SaveChangesAsync();
     }
 
     private async Task<ReportedVm> FindAsync(string id)
@@ -103,7 +166,8 @@ internal sealed class ReportCommand
             .Select(placement => placement.MemoryInstance)
             .Distinct()
             .ToListAsync();
-        return _vms[id] = new ReportedVm(row, held);
+        var isTarget = await MigrationCommands.FindActiveAsync(_scope.Db, id) is { } migration && migration.TargetHost == _host;
+        return _vms[id] = new ReportedVm(row, held, isTarget);
     }
 
     private NewPage ToPage(AgentReport report) => new(
@@ -114,8 +178,8 @@ internal sealed class ReportCommand
         _host,
         report.FirstAt.ToUnixTimeMilliseconds());
 
-    /// <summary>A VM as a host's reports see it: authorised by placement history, not by where the VM is now.</summary>
-    private sealed class ReportedVm(VmRow? row, List<long> heldInstances)
+    /// <summary>A VM as a host's reports see it: authorised by placement history and by being the target of its migration.</summary>
+    private sealed class ReportedVm(VmRow? row, List<long> heldInstances, bool isTarget)
     {
         private readonly MemoryLayout? _layout = row is null ? null : MemoryLayout.Parse(row.Memory);
 
@@ -129,19 +193,30 @@ internal sealed class ReportCommand
                 return "unknown-vm";
             }
 
-            if (heldInstances.Count == 0)
+            if (heldInstances.Count == 0 && !isTarget)
             {
                 return "not-placed-here";
             }
 
             // A hit happened, whatever became of the memory since (I8); poison of memory that is gone means nothing.
             var isHit = report.Kind == AgentReport.Hit;
-            if (!heldInstances.Contains(report.MemoryInstance) || (!isHit && report.MemoryInstance != Row.MemoryInstance))
+            var isPresent = report.MemoryInstance == Row.MemoryInstance;
+            var hasHeld = heldInstances.Contains(report.MemoryInstance);
+            if (!isPresent && !(isHit && hasHeld))
             {
-                return report.MemoryInstance == Row.MemoryInstance ? "not-placed-here" : "stale-memory-instance";
+                return "stale-memory-instance";
             }
 
-            return _layout!.Contains(report.Frame, report.Shift ?? Contracts.FrameMath.FrameShift) ? null : "frame-outside-memory";
+            // A target that never held the right can only speak of what is incoming.
+            var claimsRight = report is { Kind: AgentReport.Poison, Origin: not PoisonOrigins.Incoming };
+            if (!hasHeld && (!isTarget || claimsRight))
+            {
+                return "not-placed-here";
+            }
+
+            return report.Kind is not (AgentReport.Hit or AgentReport.Poison) ? null
+                : _layout!.Contains(report.Frame, report.Shift ?? Contracts.FrameMath.FrameShift) ? null
+                : "frame-outside-memory";
         }
     }
 }

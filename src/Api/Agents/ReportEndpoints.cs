@@ -19,7 +19,9 @@ public static class ReportEndpoints
             .WithDescription(
                 "Applied strictly in sequence; 2xx means durable. Sequences that were applied before are replays and change nothing. "
                 + "A gap is refused with `spool-gap`, whose member `expected` is the sequence to go on from. "
-                + "Reports that can never be applied are named in `rejected`, and the sequence moves on over them.")
+                + "Reports that can never be applied are named in `rejected`, and the sequence moves on over them. "
+                + "`acks` are applied after the reports, and may grant a migration in the same transaction.")
+            .WithMetadata(new RequestSizeLimit(16 * 1024 * 1024))
             .WithProblems(
                 ProblemTypes.InvalidId, ProblemTypes.InvalidRequest, ProblemTypes.MalformedBody, ProblemTypes.AgentSuperseded, ProblemTypes.SpoolGap);
 

@@ -12,6 +12,10 @@ namespace Fleet.Api.Agents;
 internal static partial class ReportValidator
 {
     private const int MaximumReports = 1000;
+    private const int MaximumUnservable = 200_000;
+    private const int MaximumInstance = 128;
+    private const int MaximumCode = 64;
+    private const int MaximumDetail = 500;
 
     public static Problem? Validate(ReportsRequest request)
     {
@@ -45,7 +49,23 @@ internal static partial class ReportValidator
             Check(report, path, errors);
         }
 
+        CheckAll(request.Acks, "$.acks", Check, errors);
+        CheckAll(request.Obstacles, "$.obstacles", Check, errors);
         return errors.ToProblem();
+    }
+
+    private static void CheckAll<T>(IReadOnlyList<T>? items, string path, Action<T, string, ValidationErrors> check, ValidationErrors errors)
+    {
+        if (items?.Count > MaximumReports)
+        {
+            errors.Add(path, $"At most {MaximumReports}.");
+            return;
+        }
+
+        for (var index = 0; index < items?.Count; index++)
+        {
+            check(items[index], $"{path}[{index}]", errors);
+        }
     }
 
     private static void Check(AgentReport report, string path, ValidationErrors errors)
@@ -73,8 +93,13 @@ internal static partial class ReportValidator
             case AgentReport.Hit:
                 CheckHit(report, path, errors);
                 break;
+            case AgentReport.Seal or AgentReport.Lifted or AgentReport.Renounced:
+                CheckGate(report, path, errors);
+                break;
+            case AgentReport.VmmGone:
+                break;
             default:
-                errors.Add($"{path}.kind", "poison or hit.");
+                errors.Add($"{path}.kind", "poison, hit, seal, lifted, renounced or vmm-gone.");
                 break;
         }
     }
@@ -87,9 +112,96 @@ internal static partial class ReportValidator
             errors.Add($"{path}.class", "srar, srao, ucna or unknown.");
         }
 
+        if (report.Origin is not null && !PoisonOrigins.IsValid(report.Origin))
+        {
+            errors.Add($"{path}.origin", "held, sealed or incoming.");
+        }
+
         if (report.Source is not null && !PageSources.IsValid(report.Source))
         {
             errors.Add($"{path}.source", "vmm, memory-failure, operator or import.");
+        }
+    }
+
+    private static void CheckGate(AgentReport report, string path, ValidationErrors errors)
+    {
+        if (!ResourceId.IsValid(report.Migration))
+        {
+            errors.Add($"{path}.migration", $"An id of the form {ResourceId.Pattern}.");
+        }
+
+        if (report.PlacementEpoch is null)
+        {
+            errors.Add($"{path}.placementEpoch", $"Needed for {report.Kind}.");
+        }
+
+        if (report.TargetVmmInstance is { } instance)
+        {
+            CheckText(instance, MaximumInstance, $"{path}.targetVmmInstance", errors);
+        }
+    }
+
+    private static void Check(GateAck? ack, string path, ValidationErrors errors)
+    {
+        if (ack is null)
+        {
+            errors.Add(path, "Must not be null.");
+            return;
+        }
+
+        CheckTarget(ack.Vm, ack.Migration, path, errors);
+        CheckText(ack.VmmInstance, MaximumInstance, $"{path}.vmmInstance", errors);
+        if (!Digest().IsMatch(ack.Digest))
+        {
+            errors.Add($"{path}.digest", "64 lower-case hex digits.");
+        }
+
+        if (ack.Unservable.Count > MaximumUnservable)
+        {
+            errors.Add($"{path}.unservable", $"At most {MaximumUnservable}.");
+            return;
+        }
+
+        for (var index = 0; index < ack.Unservable.Count; index++)
+        {
+            PageValidator.CheckPage(ack.Unservable[index].Frame, ack.Unservable[index].Shift, $"{path}.unservable[{index}]", errors);
+        }
+    }
+
+    private static void Check(GateObstacle? obstacle, string path, ValidationErrors errors)
+    {
+        if (obstacle is null)
+        {
+            errors.Add(path, "Must not be null.");
+            return;
+        }
+
+        CheckTarget(obstacle.Vm, obstacle.Migration, path, errors);
+        CheckText(obstacle.Code, MaximumCode, $"{path}.code", errors);
+        if (obstacle.Detail is { } detail)
+        {
+            CheckText(detail, MaximumDetail, $"{path}.detail", errors);
+        }
+    }
+
+    private static void CheckTarget(string vm, string migration, string path, ValidationErrors errors)
+    {
+        if (!ResourceId.IsValid(vm))
+        {
+            errors.Add($"{path}.vm", $"An id of the form {ResourceId.Pattern}.");
+        }
+
+        if (!ResourceId.IsValid(migration))
+        {
+            errors.Add($"{path}.migration", $"An id of the form {ResourceId.Pattern}.");
+        }
+    }
+
+    private static void CheckText(string text, int most, string path, ValidationErrors errors)
+    {
+        if (text.Length == 0 || text.Length > most || text.Any(char.IsControl))
+        {
+            errors.Add(path, $"1 to {most} characters, no control characters.");
         }
     }
 
@@ -120,6 +232,9 @@ internal static partial class ReportValidator
             errors.Add($"{path}.outcome", "mce-injected, vm-killed, blocked or unknown.");
         }
     }
+
+    [GeneratedRegex(@"\A[0-9a-f]{64}\z")]
+    private static partial Regex Digest();
 
     [GeneratedRegex(@"\A[0-9a-f]{32}\z")]
     private static partial Regex SpoolId();

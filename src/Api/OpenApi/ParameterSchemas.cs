@@ -13,7 +13,7 @@ internal static class ParameterSchemas
         {
             parameter.Schema = (operation.OperationId, parameter.Name) switch
             {
-                (_, "vm" or "host") => new OpenApiSchema { Type = JsonSchemaType.String, Pattern = ResourceId.Pattern },
+                (_, "vm" or "host" or "migration") => new OpenApiSchema { Type = JsonSchemaType.String, Pattern = ResourceId.Pattern },
                 (_, "limit") => new OpenApiSchema
                 {
                     Type = JsonSchemaType.Integer,

@@ -1,4 +1,5 @@
 using Fleet.Api.Lists;
+using Fleet.Api.Migrations;
 using Fleet.Api.Problems;
 using Fleet.Api.Vms;
 using Fleet.Contracts.Pages;
@@ -41,6 +42,11 @@ internal static class PageCommands
         if (await scope.Db.Vms.FindAsync(vmId) is not { } vm)
         {
             return ProblemTypes.UnknownVm;
+        }
+
+        if (await MigrationGuard.RefuseAsync(scope.Db, vm) is { } refused)
+        {
+            return refused;
         }
 
         if (await PoisonedSet.FindCoveringAsync(scope.Db, vmId, frame) is not { } page)

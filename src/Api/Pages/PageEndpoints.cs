@@ -44,7 +44,7 @@ public static class PageEndpoints
             .WithMetadata(new TakesIfMatch())
             .WithProblems(
                 ProblemTypes.InvalidId, ProblemTypes.InvalidRequest, ProblemTypes.UnknownVm, ProblemTypes.UnknownPage,
-                ProblemTypes.CoveredByLarger, ProblemTypes.Stale);
+                ProblemTypes.CoveredByLarger, ProblemTypes.Stale, ProblemTypes.MigrationSwitching, ProblemTypes.Quarantined);
     }
 
     private static async Task<Results<Ok<AddPagesResult>, ProblemHttpResult>> AddAsync(

@@ -32,8 +32,13 @@ public sealed class PageReader(StoreContexts contexts, Enforcement enforcement, 
             .Take(limit + 1)
             .ToListAsync(cancellationToken);
         var shown = rows.Take(limit).ToList();
-        var onHost = vm.Host is null ? null : await HostViewAsync(db, vm, vm.Host, shown, cancellationToken);
-        var items = shown.Select(row => ToResource(row, onHost is null ? [] : [onHost(row)])).ToList();
+        var onHosts = new List<Func<PoisonedPageRow, PageOnHost>>();
+        foreach (var host in await ConcernedHosts.OfAsync(db, vm, cancellationToken))
+        {
+            onHosts.Add(await HostViewAsync(db, vm, host, shown, cancellationToken));
+        }
+
+        var items = shown.Select(row => ToResource(row, [.. onHosts.Select(onHost => onHost(row))])).ToList();
         return new PageList(vm.Generation, items, rows.Count > limit ? Cursor.Of(rows[limit - 1].Frame) : null);
     }
 

@@ -15,17 +15,18 @@ public sealed class FleetExceptionHandler(ILogger<FleetExceptionHandler> logger)
             return true;
         }
 
-        await ToProblem(exception).WriteAsync(httpContext);
+        await ToProblem(httpContext, exception).WriteAsync(httpContext);
         return true;
     }
 
-    private Problem ToProblem(Exception exception)
+    private Problem ToProblem(HttpContext context, Exception exception)
     {
         switch (exception)
         {
             case BadHttpRequestException bad:
                 return FromBadRequest(bad);
             case StoreWriteException:
+                context.Response.Headers.RetryAfter = "1";
                 return new Problem(ProblemTypes.StoreUnavailable);
             default:
                 ProblemLog.Unhandled(logger, exception);

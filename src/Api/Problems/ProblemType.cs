@@ -20,9 +20,22 @@ public static class ProblemTypes
     public static readonly ProblemType UnknownVm = new("unknown-vm", 404, "No such VM");
     public static readonly ProblemType UnknownPage = new("unknown-page", 404, "The frame is not poisoned");
     public static readonly ProblemType HostNotFound = new("unknown-host", 404, "No such host");
+    public static readonly ProblemType UnknownMigration = new("unknown-migration", 404, "No such migration");
     public static readonly ProblemType MethodNotAllowed = new("method-not-allowed", 405, "This path does not take this method");
     public static readonly ProblemType UnknownHost = new("unknown-host", 409, "The host is not known: make a join token for it first");
     public static readonly ProblemType UseMigration = new("use-migration", 409, "Only a migration changes a VM's host");
+    public static readonly ProblemType MigrationExists = new("migration-exists", 409, "A migration with this id, but other contents, exists already");
+    public static readonly ProblemType MigrationActive = new("migration-active", 409, "The VM has an active migration");
+    public static readonly ProblemType MigrationSwitching = new("migration-switching", 409, "The VM is being switched over: not until that has ended");
+    public static readonly ProblemType MigrationEnded = new("migration-ended", 409, "The migration has ended");
+    public static readonly ProblemType GateDenied = new("gate-denied", 409, "The gate denies it; see reasons");
+    public static readonly ProblemType NotLifted = new("not-lifted", 409, "The target has not lifted its barrier");
+    public static readonly ProblemType AlreadyLifted = new("already-lifted", 409, "The guest runs on the target: only a new migration brings it back");
+    public static readonly ProblemType FenceRefused = new("fence-refused", 409, "The override is not possible here");
+    public static readonly ProblemType HostOnline = new("host-online", 409, "The host's agent is heard: it is not dead");
+    public static readonly ProblemType Quarantined = new("vm-quarantined", 409, "After a restore from backup: not before the hosts have said what they hold");
+    public static readonly ProblemType ResetWanted = new("reset-wanted", 409, "A reset waits for the owner's agent");
+    public static readonly ProblemType NotPlaced = new("not-placed", 409, "The VM has no host");
     public static readonly ProblemType CoveredByLarger = new("covered-by-larger", 409, "The frame lies inside a larger poisoned page");
     public static readonly ProblemType JoinTokenUsed = new("join-token-used", 409, "The join token was used for another credential");
     public static readonly ProblemType CredentialExists = new("credential-exists", 409, "A credential with this id exists already");
@@ -34,6 +47,8 @@ public static class ProblemTypes
     public static readonly ProblemType Internal = new("internal", 500, "The server failed; the fault is logged");
     public static readonly ProblemType StoreUnavailable = new("store-unavailable", 503, "The change could not be stored; nothing of it is");
     public static readonly ProblemType NotReady = new("not-ready", 503, "The store is not ready");
+
+    public static readonly ProblemType Stopping = new("stopping", 503, "The server is stopping: ask again");
 
     /// <summary>For a status that the framework chose by itself.</summary>
     public static ProblemType ForStatus(int status) => status switch

@@ -4,6 +4,7 @@ using Fleet.Api.Health;
 using Fleet.Api.Hits;
 using Fleet.Api.Hosts;
 using Fleet.Api.Json;
+using Fleet.Api.Migrations;
 using Fleet.Api.OpenApi;
 using Fleet.Api.Pages;
 using Fleet.Api.Problems;
@@ -68,6 +69,7 @@ public static class FleetApp
         services.AddHostedService<PlainHttpGuard>();
         services.AddFleetStore();
         services.AddFleetAgents();
+        services.AddFleetMigrations();
         services.AddFleetSecurity();
         services.AddSingleton<VmReader>();
         services.AddSingleton<PageReader>();
@@ -97,6 +99,8 @@ public static class FleetApp
         var routes = app.MapGroup("/v1").AddEndpointFilter<IdFilter>();
         routes.MapVms();
         routes.MapPages();
+        routes.MapMigrations();
+        routes.MapVmLife();
         routes.MapHosts();
         routes.MapHits();
         routes.MapJoinTokens();

@@ -25,4 +25,10 @@ public sealed class FleetOptions
 
     /// <summary>About how long a desired-state stream lives before the agent has to open another.</summary>
     public TimeSpan StreamLifetime { get; set; } = TimeSpan.FromHours(1);
+
+    /// <summary>How long a migration may prepare before it fails.</summary>
+    public TimeSpan MigrationLifetime { get; set; } = TimeSpan.FromHours(1);
+
+    /// <summary>How long the gate waits for source and target once asked for the switchover; the guest stands still meanwhile.</summary>
+    public TimeSpan SwitchoverLifetime { get; set; } = TimeSpan.FromSeconds(60);
 }

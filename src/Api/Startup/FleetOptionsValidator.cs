@@ -37,6 +37,16 @@ public sealed class FleetOptionsValidator : IValidateOptions<FleetOptions>
             errors.Add("Fleet:StreamLifetime must be from 10 seconds to 1 day.");
         }
 
+        if (options.MigrationLifetime < TimeSpan.FromMinutes(1) || options.MigrationLifetime > TimeSpan.FromDays(7))
+        {
+            errors.Add("Fleet:MigrationLifetime must be from 1 minute to 7 days.");
+        }
+
+        if (options.SwitchoverLifetime < TimeSpan.FromSeconds(1) || options.SwitchoverLifetime > TimeSpan.FromHours(1))
+        {
+            errors.Add("Fleet:SwitchoverLifetime must be from 1 second to 1 hour.");
+        }
+
         return errors.Count == 0 ? ValidateOptionsResult.Success : ValidateOptionsResult.Fail(errors);
     }
 }

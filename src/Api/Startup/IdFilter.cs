@@ -6,7 +6,7 @@ namespace Fleet.Api.Startup;
 /// <summary>Checks the ids in the path once, for every route.</summary>
 public sealed class IdFilter : IEndpointFilter
 {
-    private static readonly string[] Names = ["vm", "host"];
+    private static readonly string[] Names = ["vm", "host", "migration"];
 
     public async ValueTask<object?> InvokeAsync(EndpointFilterInvocationContext context, EndpointFilterDelegate next)
     {

@@ -1,10 +1,13 @@
 using System.Text.Json;
 using Fleet.Api.Lists;
+using Fleet.Api.Migrations;
 using Fleet.Api.Problems;
 using Fleet.Contracts;
+using Fleet.Contracts.Migrations;
 using Fleet.Contracts.Vms;
 using Fleet.Data.Entities;
 using Fleet.Data.Pages;
+using Fleet.Data.Placement;
 using Fleet.Data.Writing;
 using Microsoft.EntityFrameworkCore;
 
@@ -59,6 +62,11 @@ internal static class VmCommands
             return ProblemTypes.Stale;
         }
 
+        if (await MigrationGuard.RefuseAsync(scope.Db, vm) is { } refused)
+        {
+            return refused;
+        }
+
         var pages = await scope.Db.Pages.Where(row => row.Vm == id).ToListAsync();
         if (pages.Count > 0 && !mayClear)
         {
@@ -68,9 +76,10 @@ internal static class VmCommands
 
         var payload = new PagePayload(vm.MemoryInstance, vm.Generation, [], [.. pages.Select(PoisonedSet.ToCleared)]);
         var revision = scope.Change(ChangeKinds.VmDeleted, ChangeResources.Vm(id), actor, payload: payload.ToJson());
-        foreach (var placement in await scope.Db.Placements.Where(row => row.Vm == id && row.ToRevision == null).ToListAsync())
+        await PlacementHistory.CloseAsync(scope, id, revision);
+        if (await MigrationCommands.FindActiveAsync(scope.Db, id) is { } migration)
         {
-            placement.ToRevision = revision;
+            await MigrationEnd.FailAsync(scope, migration, vm, actor, new GateReason("vm-deleted"));
         }
 
         scope.Db.Pages.RemoveRange(pages);
@@ -87,7 +96,7 @@ internal static class VmCommands
         }
 
         var revision = scope.Change(ChangeKinds.VmCreated, ChangeResources.Vm(definition.Id), definition.Actor, payload: definition.Memory);
-        scope.Db.Vms.Add(new VmRow
+        var vm = new VmRow
         {
             Id = definition.Id,
             Host = definition.Host,
@@ -97,19 +106,9 @@ internal static class VmCommands
             Generation = revision,
             PlacementEpoch = revision,
             Version = revision,
-        });
-        if (definition.Host is not null)
-        {
-            scope.Db.Placements.Add(new PlacementRow
-            {
-                Vm = definition.Id,
-                Host = definition.Host,
-                PlacementEpoch = revision,
-                MemoryInstance = revision,
-                FromRevision = revision,
-            });
-        }
-
+        };
+        scope.Db.Vms.Add(vm);
+        PlacementHistory.Open(scope, vm, revision);
         scope.Touch(definition.Host, definition.Id);
         return new PutResult(Created: true);
     }
@@ -124,6 +123,11 @@ internal static class VmCommands
         if (vm.Memory == definition.Memory && vm.Attach == definition.Attach)
         {
             return new PutResult(Created: false);
+        }
+
+        if (await MigrationGuard.RefuseAsync(scope.Db, vm) is { } refused)
+        {
+            return refused;
         }
 
         var layout = MemoryLayout.Parse(definition.Memory);

@@ -13,8 +13,6 @@ namespace Fleet.Api.Vms;
 
 public static class VmEndpoints
 {
-    private static readonly TimeSpan MaximumWait = TimeSpan.FromMinutes(1);
-
     public static void MapVms(this IEndpointRouteBuilder routes)
     {
         routes.MapPut("/vms/{vm}", PutAsync)
@@ -26,7 +24,7 @@ public static class VmEndpoints
             .WithMetadata(new TakesIfMatch())
             .WithProblems(
                 ProblemTypes.InvalidId, ProblemTypes.InvalidRequest, ProblemTypes.MalformedBody,
-                ProblemTypes.UnknownHost, ProblemTypes.UseMigration, ProblemTypes.Stale);
+                ProblemTypes.UnknownHost, ProblemTypes.UseMigration, ProblemTypes.Stale, ProblemTypes.MigrationSwitching, ProblemTypes.Quarantined);
 
         routes.MapGet("/vms/{vm}", GetAsync)
             .RequireAuthorization(Scopes.Read)
@@ -50,7 +48,7 @@ public static class VmEndpoints
             .WithSummary("Forget a VM and its poisoned pages")
             .WithDescription("Its host keeps armed what it armed for as long as the VMM lives. A VM created again under the same id starts with new numbers and an empty set, so dropping poisoned pages needs the scope pages:clear as well. `If-Match` is optional.")
             .WithMetadata(new TakesIfMatch())
-            .WithProblems(ProblemTypes.InvalidId, ProblemTypes.UnknownVm, ProblemTypes.Stale);
+            .WithProblems(ProblemTypes.InvalidId, ProblemTypes.UnknownVm, ProblemTypes.Stale, ProblemTypes.MigrationSwitching, ProblemTypes.Quarantined);
     }
 
     private static async Task<Results<Ok<VmResource>, Created<VmResource>, ProblemHttpResult>> PutAsync(
@@ -84,12 +82,11 @@ public static class VmEndpoints
         IHostApplicationLifetime lifetime,
         [Description("Longest time to wait for enforcement, such as 30s; at most 60s.")] string? wait = null)
     {
-        var duration = TimeSpan.Zero;
-        if (wait is not null && (!DurationText.TryParse(wait, out duration) || duration > MaximumWait))
+        var errors = new ValidationErrors();
+        var duration = Waits.Read(wait, errors);
+        if (errors.TryGetProblem(out var problem))
         {
-            var errors = new ValidationErrors();
-            errors.Add("wait", "A duration such as 30s, at most 60s.");
-            return errors.ToProblem()!.ToResult();
+            return problem.ToResult();
         }
 
         using var stop = CancellationTokenSource.CreateLinkedTokenSource(http.RequestAborted, lifetime.ApplicationStopping);

@@ -74,6 +74,19 @@ public sealed class VmReader(StoreContexts contexts, Enforcement enforcement, St
         row.Generation,
         row.PlacementEpoch,
         row.PoisonedPages,
-        row.Host is null ? [] : [await enforcement.OfAsync(db, row, row.Host, cancellationToken)],
-        row.Version);
+        await EnforcementAsync(db, row, cancellationToken),
+        row.Version,
+        row.Quarantined,
+        row.ResetWanted);
+
+    private async Task<List<VmEnforcement>> EnforcementAsync(FleetDbContext db, VmRow row, CancellationToken cancellationToken)
+    {
+        var result = new List<VmEnforcement>();
+        foreach (var host in await ConcernedHosts.OfAsync(db, row, cancellationToken))
+        {
+            result.Add(await enforcement.OfAsync(db, row, host, cancellationToken));
+        }
+
+        return result;
+    }
 }

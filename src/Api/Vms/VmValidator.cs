@@ -83,7 +83,7 @@ internal static class VmValidator
         return aligned ? (start, start + (ulong)region.Bytes) : null;
     }
 
-    private static void CheckAttach(VmAttach attach, ValidationErrors errors)
+    public static void CheckAttach(VmAttach attach, ValidationErrors errors)
     {
         if (attach.Kind is not (AttachKinds.Handoff or AttachKinds.Qemu or AttachKinds.Firecracker))
         {

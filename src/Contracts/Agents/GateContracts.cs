@@ -26,6 +26,13 @@ public sealed record GateAck(
 /// <summary>Why the target cannot stage the VM; turned into reasons of the migration. Not spooled.</summary>
 public sealed record GateObstacle(string Vm, string Migration, string Code, string? Detail);
 
+/// <summary>Values of <see cref="VmStatus.Reason"/> that the gate understands.</summary>
+public static class GateStatus
+{
+    /// <summary>On an incoming VMM, with state <c>pending</c>: attached and the set known, to be armed once the load has ended.</summary>
+    public const string Staged = "staged";
+}
+
 /// <summary>One life of a VMM process as text: <c>bootId:pid:startTime</c>.</summary>
 public static class VmmInstanceText
 {

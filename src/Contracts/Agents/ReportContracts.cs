@@ -8,7 +8,10 @@ namespace Fleet.Contracts.Agents;
 /// <param name="SpoolId">Made with the spool, 32 lower-case hex digits.</param>
 /// <param name="Reports">Ascending by sequence, without gaps.</param>
 /// <param name="Acks">Acknowledgements of the gate, applied after the reports; they hold the state of this moment and are never spooled.</param>
-/// <param name="Obstacles">What keeps this host from staging a migration's VM; not spooled.</param>
+/// <param name="Obstacles">
+/// All that keeps this host from staging migrations' VMs, at this moment; not spooled. When given, even empty, it replaces what the
+/// host said before; when absent nothing changes.
+/// </param>
 public sealed record ReportsRequest(
     long Incarnation,
     string SpoolId,

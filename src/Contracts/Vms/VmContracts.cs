@@ -23,7 +23,10 @@ public sealed record VmAttach(string Kind, string? QmpSocket = null, string? Mem
 /// <param name="PlacementEpoch">Fencing token: changes whenever ownership moves.</param>
 /// <param name="MemoryInstance">One life of the guest's RAM: a cold reset or rebuild starts a new one.</param>
 /// <param name="PoisonedPages">Number of poisoned pages.</param>
+/// <param name="Enforcement">The owner first, then the source and target of an active migration.</param>
 /// <param name="Version">The ETag, as a number.</param>
+/// <param name="Quarantined">After a restore from backup, until the hosts have said what they hold.</param>
+/// <param name="ResetWanted">A reset waits for the owner's agent to attest that no VMM holds the old RAM.</param>
 public sealed record VmResource(
     string Id,
     string? Host,
@@ -34,7 +37,9 @@ public sealed record VmResource(
     long PlacementEpoch,
     long PoisonedPages,
     IReadOnlyList<VmEnforcement> Enforcement,
-    long Version);
+    long Version,
+    bool Quarantined = false,
+    bool ResetWanted = false);
 
 /// <summary>What a host has confirmed for a VM.</summary>
 /// <param name="ArmedGeneration">Newest generation whose whole set the host's agent confirmed as covered; null before the first.</param>

@@ -29,6 +29,24 @@ public static class ChangeKinds
     public const string PagesAdded = "pages.added";
     public const string PagesCleared = "pages.cleared";
     public const string PagesReportedAgain = "pages.reported-again";
+    public const string LatePoison = "pages.late-poison";
+    public const string VmResetWanted = "vm.reset-wanted";
+    public const string VmReset = "vm.reset";
+    public const string VmRebuilt = "vm.rebuilt";
+    public const string MigrationCreated = "migration.created";
+    public const string MigrationSwitching = "migration.switching";
+    public const string MigrationFenced = "migration.source-fenced";
+    public const string MigrationSealed = "migration.sealed";
+    public const string MigrationAcknowledged = "migration.acknowledged";
+    public const string MigrationAckVoided = "migration.ack-voided";
+    public const string MigrationObstacles = "migration.obstacles";
+    public const string MigrationGranted = "migration.granted";
+    public const string MigrationReturnWanted = "migration.return-wanted";
+    public const string MigrationLifted = "migration.lifted";
+    public const string MigrationCompleted = "migration.completed";
+    public const string MigrationAborted = "migration.aborted";
+    public const string MigrationFailed = "migration.failed";
+    public const string HostFault = "host.memory-fault";
     public const string HostCreated = "host.created";
     public const string HostClaimed = "host.claimed";
     public const string HostState = "host.state";
@@ -41,6 +59,8 @@ public static class ChangeKinds
 public static class ChangeResources
 {
     public static string Vm(string vm) => $"vms/{vm}";
+
+    public static string Migration(string id) => $"migrations/{id}";
 
     public static string Host(string host) => $"hosts/{host}";
 

@@ -23,4 +23,10 @@ public sealed class VmRow
 
     /// <summary>Number of rows in the pages table, kept with them.</summary>
     public long PoisonedPages { get; set; }
+
+    /// <summary>After a restore from backup, until the hosts have said what they hold.</summary>
+    public bool Quarantined { get; set; }
+
+    /// <summary>A reset waits for the owner's agent to attest that no VMM holds the old RAM.</summary>
+    public bool ResetWanted { get; set; }
 }

@@ -264,6 +264,100 @@ namespace Fleet.Data.Migrations
                     b.ToTable("join_tokens", (string)null);
                 });
 
+            modelBuilder.Entity("Fleet.Data.Entities.MigrationRow", b =>
+                {
+                    b.Property<string>("Id")
+                        .HasMaxLength(64)
+                        .HasColumnType("TEXT");
+
+                    b.Property<string>("Ack")
+                        .HasColumnType("TEXT");
+
+                    b.Property<string>("Attach")
+                        .HasColumnType("TEXT");
+
+                    b.Property<long>("CreatedAt")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<long>("ExpiresAt")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<string>("FenceReason")
+                        .HasColumnType("TEXT");
+
+                    b.Property<long>("Generation")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<bool>("Lifted")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<long?>("PermitEpoch")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<long?>("PermitGeneration")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<string>("PermitVmmInstance")
+                        .HasMaxLength(128)
+                        .HasColumnType("TEXT");
+
+                    b.Property<string>("Reasons")
+                        .IsRequired()
+                        .HasColumnType("TEXT");
+
+                    b.Property<bool>("ReturnWanted")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<long?>("SealEpoch")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<string>("SealTargetInstance")
+                        .HasMaxLength(128)
+                        .HasColumnType("TEXT");
+
+                    b.Property<string>("SourceAttach")
+                        .HasColumnType("TEXT");
+
+                    b.Property<bool>("SourceFenced")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<string>("SourceHost")
+                        .HasMaxLength(64)
+                        .HasColumnType("TEXT");
+
+                    b.Property<string>("State")
+                        .IsRequired()
+                        .HasMaxLength(16)
+                        .HasColumnType("TEXT");
+
+                    b.Property<string>("TargetHost")
+                        .HasMaxLength(64)
+                        .HasColumnType("TEXT");
+
+                    b.Property<long>("Version")
+                        .IsConcurrencyToken()
+                        .HasColumnType("INTEGER");
+
+                    b.Property<string>("Vm")
+                        .IsRequired()
+                        .HasMaxLength(64)
+                        .HasColumnType("TEXT");
+
+                    b.HasKey("Id");
+
+                    b.HasIndex("SourceHost")
+                        .HasFilter("\"State\" IN ('preparing', 'switching', 'granted')");
+
+                    b.HasIndex("TargetHost")
+                        .HasFilter("\"State\" IN ('preparing', 'switching', 'granted')");
+
+                    b.HasIndex(new[] { "Vm" }, "one_active_migration")
+                        .IsUnique()
+                        .HasFilter("\"State\" IN ('preparing', 'switching', 'granted')");
+
+                    b.ToTable("migrations", (string)null);
+                });
+
             modelBuilder.Entity("Fleet.Data.Entities.PlacementRow", b =>
                 {
                     b.Property<string>("Vm")
@@ -383,6 +477,12 @@ namespace Fleet.Data.Migrations
                         .HasColumnType("INTEGER");
 
                     b.Property<long>("PoisonedPages")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<bool>("Quarantined")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<bool>("ResetWanted")
                         .HasColumnType("INTEGER");
 
                     b.Property<long>("Version")

@@ -26,6 +26,7 @@ public sealed class WriteBatch(StoreContexts contexts, IEnumerable<ICommitObserv
 
         var revision = first;
         var touched = new HashSet<Touched>();
+        var vms = new HashSet<string>(StringComparer.Ordinal);
         var failed = new List<(WriteCommand Command, Exception Exception)>();
         var applied = new List<WriteCommand>(commands.Count);
         var now = time.GetUtcNow().ToUnixTimeMilliseconds();
@@ -44,6 +45,7 @@ public sealed class WriteBatch(StoreContexts contexts, IEnumerable<ICommitObserv
             {
                 revision = scope.Revision;
                 touched.UnionWith(scope.Touched);
+                vms.UnionWith(scope.TouchedVms);
             }
         }
 
@@ -52,10 +54,33 @@ public sealed class WriteBatch(StoreContexts contexts, IEnumerable<ICommitObserv
             await db.Counter.ExecuteUpdateAsync(set => set.SetProperty(row => row.Revision, revision));
         }
 
+        await AddMigrationHostsAsync(db, [.. vms], touched);
         await transaction.CommitAsync();
         Publish(revision, touched);
         applied.ForEach(command => command.Complete());
         failed.ForEach(item => item.Command.Fail(item.Exception));
+    }
+
+    /// <summary>What changed of a VM concerns the source and the target of its migration as well.</summary>
+    private static async Task AddMigrationHostsAsync(FleetDbContext db, string[] vms, HashSet<Touched> touched)
+    {
+        if (vms.Length == 0)
+        {
+            return;
+        }
+
+        var moving = await db.Migrations.AsNoTracking()
+            .Where(MigrationRow.Active)
+            .Where(row => EF.Parameter(vms).Contains(row.Vm))
+            .Select(row => new { row.Vm, row.SourceHost, row.TargetHost })
+            .ToListAsync();
+        foreach (var migration in moving)
+        {
+            foreach (var host in new[] { migration.SourceHost, migration.TargetHost }.OfType<string>())
+            {
+                touched.Add(new Touched(host, migration.Vm));
+            }
+        }
     }
 
     private static async Task<Exception?> ApplyAsync(WriteCommand command, WriteScope scope, IDbContextTransaction transaction)

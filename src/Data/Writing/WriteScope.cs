@@ -6,6 +6,7 @@ namespace Fleet.Data.Writing;
 public sealed class WriteScope(FleetDbContext db, long revision, long now)
 {
     private readonly HashSet<Touched> _touched = [];
+    private readonly HashSet<string> _vms = new(StringComparer.Ordinal);
 
     public FleetDbContext Db { get; } = db;
 
@@ -16,6 +17,8 @@ public sealed class WriteScope(FleetDbContext db, long revision, long now)
     public long Revision { get; private set; } = revision;
 
     internal IReadOnlyCollection<Touched> Touched => _touched;
+
+    internal IReadOnlyCollection<string> TouchedVms => _vms;
 
     internal bool Accepted { get; set; }
 
@@ -40,9 +43,13 @@ public sealed class WriteScope(FleetDbContext db, long revision, long now)
         return Revision;
     }
 
-    /// <summary>The host is to be told about the VM once this is committed.</summary>
+    /// <summary>
+    /// The host is to be told about the VM once this is committed; the source and target of its active migration are told as well.
+    /// A VM without a host is still named, for their sake.
+    /// </summary>
     public void Touch(string? host, string vm)
     {
+        _vms.Add(vm);
         if (host is not null)
         {
             _touched.Add(new Touched(host, vm));

@@ -84,7 +84,7 @@ public sealed class TestAgent(string host, HttpClient client)
 
     public async Task<TestAgent> ClaimAsync()
     {
-        var request = new ClaimRequest("boot", "0.1.0", "6.18", new Dictionary<string, string> { ["uffd.poison"] = "yes" });
+        var request = new ClaimRequest("boot", "0.1.0", "6.18", new Dictionary<string, string> { ["uffd.poison"] = "yes", ["policy.marker.memfd"] = "yes" });
         var response = await Client.PostAsJsonAsync(Routes.Claim(Host), request, FleetJson.Default.ClaimRequest);
         Incarnation = (await response.ReadAsync(FleetJson.Default.ClaimResult)).Incarnation;
         return this;

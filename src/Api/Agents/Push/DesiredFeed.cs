@@ -26,8 +26,8 @@ public sealed class DesiredFeed(Subscriber subscriber, StoreContexts contexts, D
         var states = new List<(string, long, long, string)>();
         foreach (var row in await DesiredReader.VmsOfAsync(snapshot, subscriber.Host, cancellationToken))
         {
-            var vm = await reader.ReadAsync(snapshot, row, cancellationToken);
-            _sent[row.Id] = Sent.Of(row);
+            var vm = await reader.ReadAsync(snapshot, row, subscriber.Host, cancellationToken);
+            _sent[vm.Vm] = Sent.Of(row);
             states.Add((vm.Vm, vm.Generation, vm.PlacementEpoch, vm.Digest));
             items.Add(new FeedItem(DesiredEvents.Vm, snapshot.Revision, vm));
         }
@@ -80,16 +80,18 @@ public sealed class DesiredFeed(Subscriber subscriber, StoreContexts contexts, D
         _sent[vm] = now;
         if (before is not null
             && before with { Generation = now.Generation } == now
-            && await reader.ReadDeltaAsync(snapshot, row, before.Generation, cancellationToken) is { } delta)
+            && await reader.ReadDeltaAsync(snapshot, row.Vm, before.Generation, cancellationToken) is { } delta)
         {
             return new FeedItem(DesiredEvents.Delta, snapshot.Revision, delta);
         }
 
-        return new FeedItem(DesiredEvents.Vm, snapshot.Revision, await reader.ReadAsync(snapshot, row, cancellationToken));
+        return new FeedItem(DesiredEvents.Vm, snapshot.Revision, await reader.ReadAsync(snapshot, row, subscriber.Host, cancellationToken));
     }
 
-    private sealed record Sent(long MemoryInstance, long Generation, long PlacementEpoch, long Version)
+    /// <summary>A whole <c>vm</c> is sent when anything but the generation differs.</summary>
+    private sealed record Sent(long MemoryInstance, long Generation, long PlacementEpoch, long Version, DesiredMigration? Migration)
     {
-        public static Sent Of(VmRow row) => new(row.MemoryInstance, row.Generation, row.PlacementEpoch, row.Version);
+        public static Sent Of(DesiredRow row) =>
+            new(row.Vm.MemoryInstance, row.Vm.Generation, row.Vm.PlacementEpoch, row.Vm.Version, row.Migration);
     }
 }

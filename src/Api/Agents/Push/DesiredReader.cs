@@ -8,33 +8,53 @@ using Microsoft.EntityFrameworkCore;
 
 namespace Fleet.Api.Agents.Push;
 
-/// <summary>Reads desired state out of one snapshot. What concerns a host: the VMs it owns.</summary>
+/// <summary>Reads desired state out of one snapshot. What concerns a host: the VMs it owns, and those that migrate from or to it.</summary>
 public sealed class DesiredReader(DigestCache digests)
 {
     /// <summary>More changes than this since the last send, and the whole VM is sent instead.</summary>
     private const int MaximumChanges = 1000;
 
-    public static Task<List<VmRow>> VmsOfAsync(ReadSnapshot snapshot, string host, CancellationToken cancellationToken) =>
-        snapshot.Db.Vms.Where(row => row.Host == host).OrderBy(row => row.Id).ToListAsync(cancellationToken);
+    public static async Task<List<DesiredRow>> VmsOfAsync(ReadSnapshot snapshot, string host, CancellationToken cancellationToken)
+    {
+        var moving = await snapshot.Db.Migrations.Where(MigrationRow.Active)
+            .Where(row => row.SourceHost == host || row.TargetHost == host)
+            .ToDictionaryAsync(row => row.Vm, StringComparer.Ordinal, cancellationToken);
+        var ids = moving.Keys.ToArray();
+        var vms = await snapshot.Db.Vms.Where(row => row.Host == host || EF.Parameter(ids).Contains(row.Id)).OrderBy(row => row.Id).ToListAsync(cancellationToken);
+        return [.. vms.Select(vm => new DesiredRow(vm, moving.GetValueOrDefault(vm.Id)))];
+    }
 
     /// <summary>Null when there is no such VM, or it does not concern the host.</summary>
-    public static Task<VmRow?> FindAsync(ReadSnapshot snapshot, string host, string vm, CancellationToken cancellationToken) =>
-        snapshot.Db.Vms.SingleOrDefaultAsync(row => row.Id == vm && row.Host == host, cancellationToken);
-
-    public async Task<DesiredVm> ReadAsync(ReadSnapshot snapshot, VmRow vm, CancellationToken cancellationToken)
+    public static async Task<DesiredRow?> FindAsync(ReadSnapshot snapshot, string host, string id, CancellationToken cancellationToken)
     {
+        if (await snapshot.Db.Vms.SingleOrDefaultAsync(row => row.Id == id, cancellationToken) is not { } vm)
+        {
+            return null;
+        }
+
+        var moving = await snapshot.Db.Migrations.Where(MigrationRow.Active)
+            .SingleOrDefaultAsync(row => row.Vm == id && (row.SourceHost == host || row.TargetHost == host), cancellationToken);
+        return vm.Host == host || moving is not null ? new DesiredRow(vm, moving) : null;
+    }
+
+    public async Task<DesiredVm> ReadAsync(ReadSnapshot snapshot, DesiredRow row, string host, CancellationToken cancellationToken)
+    {
+        var vm = row.Vm;
         var pages = await DigestCache.PagesOf(snapshot.Db, vm.Id).ToListAsync(cancellationToken);
         var digest = digests.TryGet(vm) ?? digests.Put(vm, pages);
         return new DesiredVm(
             vm.Id,
             vm.Host,
             JsonSerializer.Deserialize(vm.Memory, FleetJson.Default.IReadOnlyListMemoryRegion)!,
-            JsonSerializer.Deserialize(vm.Attach, FleetJson.Default.VmAttach)!,
+            row.AttachOf(host),
             vm.MemoryInstance,
             vm.Generation,
             vm.PlacementEpoch,
             digest,
-            pages);
+            pages,
+            row.Migration,
+            vm.Quarantined,
+            vm.ResetWanted);
     }
 
     /// <summary>The set's change since a generation of the same memory instance and definition; null where only the whole VM will do.</summary>
