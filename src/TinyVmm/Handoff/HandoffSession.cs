@@ -85,11 +85,11 @@ internal sealed class HandoffSession(Socket socket, HandoffSource source, TimePr
                 case AgentLine.Rejected:
                     throw new InvalidDataException($"rejected ({line.Code}): {line.Reason}");
                 case AgentLine.Run when source.Run.HasBarrier:
-                    source.Run.Run();
+                    source.Run.Run(line.Sequence);
                     source.Run.Answer(_states.Writer);
                     break;
                 case AgentLine.Hold when source.Run.HasBarrier:
-                    await HoldAsync(cancellationToken);
+                    await HoldAsync(line.Sequence, cancellationToken);
                     break;
                 case AgentLine.Skip when source.Run.HasBarrier:
                     source.Run.Skip = FrameRanges.TryCreate(line.Frames ?? throw MalformedSkip(), out var skip) ? skip : throw MalformedSkip();
@@ -103,11 +103,11 @@ internal sealed class HandoffSession(Socket socket, HandoffSource source, TimePr
 
     private static InvalidDataException MalformedSkip() => new("skip without frames, or with ranges that are none");
 
-    private async Task HoldAsync(CancellationToken cancellationToken)
+    private async Task HoldAsync(long sequence, CancellationToken cancellationToken)
     {
         try
         {
-            await source.Run.HoldAsync().WaitAsync(HoldPatience, time, cancellationToken);
+            await source.Run.HoldAsync(sequence).WaitAsync(HoldPatience, time, cancellationToken);
         }
         catch (TimeoutException)
         {

@@ -22,6 +22,7 @@ public sealed class RunControl
     private bool _streaming;
     private string? _streamTarget;
     private IReadOnlyList<HandoffFrames>? _undelivered;
+    private long _obeyed;
     private VmmState _last;
     private volatile FrameRanges _skip = FrameRanges.Empty;
 
@@ -78,6 +79,8 @@ public sealed class RunControl
     {
         lock (_gate)
         {
+            // Numbers of commands belong to one connection.
+            _obeyed = 0;
             _listeners.Add(listener);
         }
     }
@@ -101,10 +104,12 @@ public sealed class RunControl
     }
 
     /// <summary>The agent's <c>run</c>. Changes nothing without a barrier, or while RAM is not here; an operator's pause stands.</summary>
-    public void Run()
+    /// <param name="sequence">Of the line; told with every state from now on.</param>
+    public void Run(long sequence = 0)
     {
         lock (_gate)
         {
+            _obeyed = sequence;
             if (_phase != Phase.Incoming)
             {
                 (_held, _phase) = (false, Phase.Ready);
@@ -114,10 +119,12 @@ public sealed class RunControl
     }
 
     /// <summary>The agent's <c>hold</c>: latched when this returns; the task ends when the vCPU is verifiably out of the guest.</summary>
-    public Task HoldAsync()
+    /// <param name="sequence">Of the line; told with every state from now on.</param>
+    public Task HoldAsync(long sequence = 0)
     {
         lock (_gate)
         {
+            _obeyed = sequence;
             _held = HasBarrier;
             return Apply();
         }
@@ -252,7 +259,7 @@ public sealed class RunControl
             (VirtualCpuState.Paused, _) => VmmStates.Held,
             _ => VmmStates.Running,
         };
-        return new VmmState(VmmState.StateType, state, _streamTarget, state == VmmStates.Loaded ? _undelivered : null);
+        return new VmmState(VmmState.StateType, state, _streamTarget, state == VmmStates.Loaded ? _undelivered : null, _obeyed);
     }
 
     /// <exception cref="ControlException">The guest has stopped for good.</exception>
