@@ -6,6 +6,7 @@ using System.Text.Json.Serialization.Metadata;
 using Fleet.Contracts;
 using Fleet.Contracts.Hits;
 using Fleet.Contracts.Hosts;
+using Fleet.Contracts.Migrations;
 using Fleet.Contracts.Pages;
 using Fleet.Contracts.Security;
 using Fleet.Contracts.Vms;
@@ -58,6 +59,44 @@ public sealed class FleetClient : IDisposable
 
     public Task<ItemList<HitResource>> GetHitsAsync(string vm, CancellationToken cancellationToken) =>
         GetAsync($"{Routes.Hits}?vm={vm}", FleetJson.Default.ItemListHitResource, cancellationToken);
+
+    public async Task<MigrationResource> PutMigrationAsync(string migration, MigrationRequest request, CancellationToken cancellationToken)
+    {
+        using var response = await _http.PutAsJsonAsync(Routes.Migration(migration), request, FleetJson.Default.MigrationRequest, cancellationToken);
+        return await ReadAsync(response, FleetJson.Default.MigrationResource, cancellationToken);
+    }
+
+    public Task<MigrationResource> GetMigrationAsync(string migration, CancellationToken cancellationToken) =>
+        GetAsync(Routes.Migration(migration), FleetJson.Default.MigrationResource, cancellationToken);
+
+    /// <summary>Asks for the permit, once.</summary>
+    /// <returns>Null while the migration still switches (202).</returns>
+    public async Task<Permit?> SwitchoverAsync(string migration, TimeSpan wait, CancellationToken cancellationToken)
+    {
+        using var response = await _http.PostAsJsonAsync(
+            $"{Routes.Switchover(migration)}?wait={DurationText.Format(wait)}", new SwitchoverRequest(), FleetJson.Default.SwitchoverRequest, cancellationToken);
+        return response.StatusCode == HttpStatusCode.Accepted ? null : await ReadAsync(response, FleetJson.Default.Permit, cancellationToken);
+    }
+
+    /// <returns>False while the target's agent has not reported that the guest runs (409 not-lifted).</returns>
+    public async Task<bool> CompleteAsync(string migration, CancellationToken cancellationToken)
+    {
+        using var response = await _http.PostAsync(new Uri(Routes.Complete(migration), UriKind.Relative), null, cancellationToken);
+        if (response.StatusCode == HttpStatusCode.Conflict)
+        {
+            return false;
+        }
+
+        await EnsureAsync(response, cancellationToken);
+        return true;
+    }
+
+    public async Task<HttpStatusCode> AbortAsync(string migration, string reason, CancellationToken cancellationToken)
+    {
+        using var response = await _http.PostAsJsonAsync(Routes.Abort(migration), new AbortRequest(reason), FleetJson.Default.AbortRequest, cancellationToken);
+        await EnsureAsync(response, cancellationToken);
+        return response.StatusCode;
+    }
 
     public async Task<bool> IsReadyAsync(CancellationToken cancellationToken)
     {

@@ -11,6 +11,7 @@ public sealed class LocalFleet : IAsyncDisposable
     private static readonly TimeSpan Patience = TimeSpan.FromSeconds(30);
     private readonly Dictionary<string, ChildProcess> _agents = [];
     private readonly List<ChildProcess> _vmms = [];
+    private int _started;
 
     private LocalFleet(string root, Uri address) => (Root, Address) = (root, address);
 
@@ -48,7 +49,8 @@ public sealed class LocalFleet : IAsyncDisposable
     }
 
     /// <summary>Enrols the host where that was not done, and starts its agent.</summary>
-    public async Task<ChildProcess> StartAgentAsync(string host, CancellationToken cancellationToken)
+    /// <param name="policy">Null for the agent's default.</param>
+    public async Task<ChildProcess> StartAgentAsync(string host, CancellationToken cancellationToken, string? policy = null)
     {
         var state = Directory.CreateDirectory(Path.Combine(Root, host)).FullName;
         var arguments = new List<string> { $"--Agent:Host={host}", $"--Agent:ControlPlane={Address}", $"--Agent:StateFolder={state}" };
@@ -57,6 +59,11 @@ public sealed class LocalFleet : IAsyncDisposable
             var token = Path.Combine(Root, $"{host}.join-token");
             await File.WriteAllTextAsync(token, (await Client.CreateJoinTokenAsync(host, cancellationToken)).Token, cancellationToken);
             arguments.Add($"--Agent:JoinTokenFile={token}");
+        }
+
+        if (policy is not null)
+        {
+            arguments.Add($"--Agent:Policy={policy}");
         }
 
         var before = await IncarnationAsync(host, cancellationToken);
@@ -70,16 +77,21 @@ public sealed class LocalFleet : IAsyncDisposable
 
     /// <summary>Starts a VMM and waits for its control socket.</summary>
     /// <param name="host">Host whose agent it attaches to; null for a VMM without any.</param>
-    public async Task<(ChildProcess Process, TinyVmmClient Client)> StartVmmAsync(string vm, string memory, string? host, CancellationToken cancellationToken)
+    /// <param name="options">How it takes part in a migration; null for a VMM without a barrier.</param>
+    public async Task<(ChildProcess Process, TinyVmmClient Client)> StartVmmAsync(
+        string vm, string memory, string? host, CancellationToken cancellationToken, VmmStart? options = null)
     {
-        var control = Path.Combine(Root, $"{vm}.control");
+        // Several VMMs of one VM live at a time while it migrates.
+        var name = $"{vm}-{++_started}";
+        var control = Path.Combine(Root, $"{name}.control");
         var arguments = new List<string> { "--vm", vm, "--memory", memory, "--control", control };
         if (host is not null)
         {
             arguments.AddRange(["--handoff", Path.Combine(Root, host, "vmm", $"{vm}.sock")]);
         }
 
-        var process = ChildProcess.Start(Programs.TinyVmm, Path.Combine(Root, $"{vm}.log"), arguments);
+        arguments.AddRange((options ?? new VmmStart()).Arguments());
+        var process = ChildProcess.Start(Programs.TinyVmm, Path.Combine(Root, $"{name}.log"), arguments);
         _vmms.Add(process);
         TinyVmmClient? client = null;
         await UntilAsync(

@@ -1,0 +1,25 @@
+namespace Fleet.Demo.Running;
+
+/// <summary>How a VMM is started for migrations.</summary>
+/// <param name="Barrier">Its guest runs only when the agent says so.</param>
+/// <param name="Incoming">Endpoint on which it waits for another VMM's RAM; null for a VM that starts here.</param>
+/// <param name="Vcpu"><c>kvm</c> or <c>software</c>.</param>
+public sealed record VmmStart(bool Barrier = false, string? Incoming = null, string Vcpu = "kvm")
+{
+    public IEnumerable<string> Arguments()
+    {
+        if (Barrier)
+        {
+            yield return "--barrier";
+        }
+
+        if (Incoming is not null)
+        {
+            yield return "--incoming";
+            yield return Incoming;
+        }
+
+        yield return "--vcpu";
+        yield return Vcpu;
+    }
+}
