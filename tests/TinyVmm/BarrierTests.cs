@@ -1,4 +1,5 @@
 using Fleet.Contracts.Handoff;
+using Fleet.Linux.Userfaultfd;
 using Fleet.TinyVmm.Control;
 using Fleet.TinyVmm.Guest;
 using Fleet.TinyVmm.Vcpu;
@@ -62,6 +63,29 @@ public sealed class BarrierTests
         await agent.UntilStateAsync(VmmStates.Running);
         Assert.IsType<GuestOutcome.Completed>(await writing);
         Assert.Equal(GuestArithmetic.PatternChecksum(0x10_0000, Bytes, 7), RunningVmm.Dword((await vmm.Client.ChecksumAsync(0x10_0000, Bytes, Cancelled)).Checksum));
+    }
+
+    // The agent learns that the guest is not out yet, and again once it is.
+    [Fact]
+    public async Task Hold_VcpuBlockedOnATrappedPage_IsHeldOnceThePageIsResolved()
+    {
+        await using var vmm = await StartAsync(SoftwareVirtualCpu.KindName);
+        using var listener = FakeAgent.Listen(vmm.HandoffPath);
+        await using var agent = await FakeAgent.AcceptAsync(listener);
+        await agent.RunAsync();
+        await agent.UntilStateAsync(VmmStates.Running);
+        Assert.Equal(VmmStates.Running, (await agent.NextStateAsync()).State);
+        vmm.Trap(Page);
+        var reading = vmm.Machine.Vcpu.ExecuteAsync(new GuestCommand(GuestOperation.Load, Page, 4, 0));
+        var seen = new UffdEvent[1];
+        await Deadline.UntilAsync(() => vmm.Machine.Userfaultfd.ReadEvents(seen) == 1, "the access is trapped");
+
+        await agent.HoldAsync();
+        Assert.Equal(VmmStates.Running, (await agent.NextStateAsync()).State);
+        vmm.PoisonTrapped(Page);
+        Assert.Equal(VmmStates.Held, (await agent.NextStateAsync()).State);
+        Assert.IsType<GuestOutcome.MachineCheck>(await reading);
+        await AssertHeldAsync(vmm);
     }
 
     [Fact]
