@@ -94,6 +94,33 @@ public sealed class StreamTests
         source.PoisonTrapped(Skipped);
     }
 
+    // The other end: a write that blocks in the target ends that stream, and can leave nothing in the RAM of the next.
+    [Fact]
+    public async Task MigrateOut_TrappedPageInTheTarget_FailsUntilThePageIsPoisoned()
+    {
+        await using var source = await RunningVmm.StartWithAsync(Software);
+        await using var target = await RunningVmm.StartIncomingAsync(Software, configure: options => options with { Limits = new StreamLimits(TimeSpan.FromMilliseconds(500), TimeSpan.FromSeconds(20)) });
+        await source.Client.WriteAsync(Data, Bytes, 7, Cancelled);
+        target.Trap(Lost);
+
+        Assert.Equal(StreamException.TimedOut, await FailAsync(source, target.Machine.IncomingAddress!));
+        Assert.Equal(StreamException.Busy, await FailAsync(source, target.Machine.IncomingAddress!));
+        Assert.Equal("incoming", (await target.Client.StatusAsync(Cancelled)).State);
+        target.PoisonTrapped(Lost);
+        string? failure;
+        do
+        {
+            failure = await Record.ExceptionAsync(() => source.Client.MigrateOutAsync(target.Machine.IncomingAddress!, Cancelled)) is ControlException { Code: var code } ? code : null;
+        }
+        while (failure == StreamException.Busy);
+
+        Assert.Null(failure);
+        Assert.Equal([FrameOf(Lost)], target.Machine.Run.Present.Undelivered!);
+        target.Machine.Run.Run();
+        await AssertPatternAsync(target, Data, Lost);
+        Assert.Equal(CommandAnswer.MachineCheck, (await target.Client.ReadAsync(Lost, Cancelled)).Outcome);
+    }
+
     // What the target's agent armed before stays armed, whether the source has data there or zeros.
     [Theory]
     [ClassData(typeof(Vcpus))]
