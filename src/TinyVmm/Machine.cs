@@ -87,6 +87,9 @@ public sealed class Machine : IAsyncDisposable
     /// <summary>Where a stream can come in; null when none is waited for.</summary>
     public string? IncomingAddress => _incoming?.Address;
 
+    /// <summary>A stream was given up while it read a trapped page; no other can be sent before that page is resolved.</summary>
+    public bool IsReadBlocked => _reading.IsBlocked;
+
     /// <summary>Ends with the command that came in with the stream, if there was one.</summary>
     public Task Carried => _incoming?.Carried ?? Task.CompletedTask;
 

@@ -61,11 +61,44 @@ internal sealed class FakeAgent : IAsyncDisposable
 
     public async Task SendRawAsync(string line) => await _stream.WriteAsync(System.Text.Encoding.UTF8.GetBytes(line));
 
-    public async Task<VmmEvent> NextEventAsync()
+    public Task RunAsync() => SendAsync(new AgentLine(AgentLine.Run, 0, null, null));
+
+    public Task HoldAsync() => SendAsync(new AgentLine(AgentLine.Hold, 0, null, null));
+
+    public Task SkipAsync(params HandoffFrames[] frames) => SendAsync(new AgentLine(AgentLine.Skip, 0, null, null, frames));
+
+    /// <summary>The next event; states before it are passed over.</summary>
+    public async Task<VmmEvent> NextEventAsync() =>
+        JsonSerializer.Deserialize(await NextAsync(type => type != VmmState.StateType), HandoffJson.Default.VmmEvent)!;
+
+    /// <summary>The next state; events before it are passed over.</summary>
+    public async Task<VmmState> NextStateAsync() =>
+        JsonSerializer.Deserialize(await NextAsync(type => type == VmmState.StateType), HandoffJson.Default.VmmState)!;
+
+    /// <summary>Reads on until the VMM says this state.</summary>
+    public async Task<VmmState> UntilStateAsync(string state)
+    {
+        while (true)
+        {
+            if (await NextStateAsync() is var next && next.State == state)
+            {
+                return next;
+            }
+        }
+    }
+
+    private async Task<byte[]> NextAsync(Func<string, bool> wanted)
     {
         using var patience = new CancellationTokenSource(Deadline.Patience);
-        var line = await _lines.ReadAsync(patience.Token);
-        return JsonSerializer.Deserialize(line, HandoffJson.Default.VmmEvent)!;
+        while (true)
+        {
+            var line = await _lines.ReadAsync(patience.Token) ?? throw new EndOfStreamException("the VMM closed the connection");
+            using var json = JsonDocument.Parse(line);
+            if (wanted(json.RootElement.GetProperty("type").GetString()!))
+            {
+                return line;
+            }
+        }
     }
 
     public async ValueTask DisposeAsync()

@@ -57,6 +57,9 @@ public sealed class ProcessTests
     [InlineData(1, "--control", "--vm", "vm-1")]
     [InlineData(1, "--memory", "--vm", "vm-1", "--control", "c.sock", "--memory", "5G")]
     [InlineData(1, "--vm", "--vm", "../x", "--control", "c.sock")]
+    [InlineData(1, "software", "--vm", "vm-1", "--control", "c.sock", "--vcpu", "qemu")]
+    [InlineData(1, "--incoming", "--vm", "vm-1", "--control", "c.sock", "--incoming", "tcp:192.0.2.1:80")]
+    [InlineData(1, "tinyvmm:", "--vm", "vm-1", "--control", "c.sock", "--vcpu", "software", "--memory", "2M", "--incoming", "unix:/nonexistent/s.sock")]
     [InlineData(1, "tinyvmm:", "--vm", "vm-1", "--control", "/nonexistent/c.sock", "--memory", "2M")]
     public async Task Program_Arguments_AreExplained(int exitCode, string said, params string[] arguments)
     {

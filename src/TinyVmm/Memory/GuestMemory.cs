@@ -96,8 +96,27 @@ public sealed class GuestMemory : IDisposable
     public bool IsHardwarePoison(ulong guestPhysicalAddress) =>
         EntryOf(guestPhysicalAddress) is { IsSwap: true, IsPresent: false, IsPoisonMarker: false };
 
-    /// <summary>The page has a poison marker in this process.</summary>
-    public bool IsPoisonMarker(ulong guestPhysicalAddress) => EntryOf(guestPhysicalAddress).IsPoisonMarker;
+    /// <summary>The frames among these, of one region, that have a poison marker in this process.</summary>
+    public IEnumerable<long> PoisonMarkers(long start, long count)
+    {
+        const int Batch = 512;
+        using var pages = PageMap.Open(Environment.ProcessId);
+        var entries = new PageMapEntry[Batch];
+        for (var done = 0L; done < count; done += Batch)
+        {
+            var length = (int)Math.Min(Batch, count - done);
+            var address = AddressOf((ulong)(start + done) * MemoryLayout.PageBytes, (ulong)length * MemoryLayout.PageBytes)
+                ?? throw new ArgumentOutOfRangeException(nameof(start));
+            pages.Read(address, entries.AsSpan(0, length));
+            for (var i = 0; i < length; i++)
+            {
+                if (entries[i].IsPoisonMarker)
+                {
+                    yield return start + done + i;
+                }
+            }
+        }
+    }
 
     /// <summary>Gives all of RAM back: every page is zero afterwards, except those that something traps.</summary>
     public void DiscardAll()

@@ -136,6 +136,12 @@ internal sealed class IncomingServer : IAsyncDisposable
             throw new StreamException(StreamException.AlreadyLoaded, "this VMM has its RAM already");
         }
 
+        if (_access.IsBlocked)
+        {
+            // It would still write what an earlier stream sent, after all of that was discarded.
+            throw new StreamException(StreamException.Busy, "an earlier stream's access to a trapped page is still blocked");
+        }
+
         var loaded = false;
         try
         {

@@ -62,12 +62,9 @@ internal sealed class IncomingStream(StreamConnection connection, GuestMemory me
                 break;
             case StreamRecordKind.Zero:
                 // RAM was discarded before: its pages are zero, except those that are poisoned here.
-                for (var frame = record.Start; frame < record.Start + record.Count; frame++)
+                foreach (var frame in memory.PoisonMarkers(record.Start, record.Count))
                 {
-                    if (memory.IsPoisonMarker((ulong)frame * MemoryLayout.PageBytes))
-                    {
-                        Undelivered(frame, frame + 1);
-                    }
+                    Undelivered(frame, frame + 1);
                 }
 
                 break;
