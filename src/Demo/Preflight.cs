@@ -6,7 +6,7 @@ namespace Fleet.Demo;
 /// <summary>What this machine must permit; found out by trying. Each lack is a sentence that says what to do.</summary>
 internal static class Preflight
 {
-    public static IReadOnlyList<string> Missing()
+    public static IReadOnlyList<string> Missing(bool needsKvm)
     {
         var missing = new List<string>();
         if (!Environment.IsPrivilegedProcess)
@@ -31,20 +31,29 @@ internal static class Preflight
             });
         }
 
-        try
+        if (needsKvm && MissingKvm() is { } kvm)
         {
-            FileDescriptor.OpenRead("/dev/kvm").Dispose();
-        }
-        catch (LinuxException exception)
-        {
-            missing.Add(exception.Errno switch
-            {
-                Errno.ENOENT => "/dev/kvm is missing: load kvm-intel or kvm-amd; in a virtual machine, enable nested virtualisation; in a container, pass --device /dev/kvm.",
-                Errno.EACCES or Errno.EPERM => "/dev/kvm may not be opened: run as root or as a member of the group kvm; in a container, pass --device /dev/kvm.",
-                _ => $"/dev/kvm does not work here: {exception.Message}.",
-            });
+            missing.Add(kvm);
         }
 
         return missing;
+    }
+
+    private static string? MissingKvm()
+    {
+        try
+        {
+            FileDescriptor.OpenRead("/dev/kvm").Dispose();
+            return null;
+        }
+        catch (LinuxException exception)
+        {
+            return exception.Errno switch
+            {
+                Errno.ENOENT => "/dev/kvm is missing: load kvm-intel or kvm-amd; in a virtual machine, enable nested virtualisation; in a container, pass --device /dev/kvm; or use --vcpu software.",
+                Errno.EACCES or Errno.EPERM => "/dev/kvm may not be opened: run as root or as a member of the group kvm; in a container, pass --device /dev/kvm.",
+                _ => $"/dev/kvm does not work here: {exception.Message}.",
+            };
+        }
     }
 }

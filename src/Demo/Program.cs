@@ -5,13 +5,17 @@ using Fleet.Demo.Story;
 using Spectre.Console;
 
 var stay = new Option<bool>("--stay") { Description = "Keep the fleet up at the end and print the address of Swagger UI and a token." };
-var root = new RootCommand("Fleet in one command: a control plane, a host agent and a VM as real processes; a memory error; a guest that is stopped at it.") { stay };
-root.SetAction((parsed, cancellationToken) => RunAsync(parsed.GetValue(stay), cancellationToken));
+var policy = new Option<string>("--policy") { Description = "The agents' policy: marker (poisoned when armed) or trap (poisoned at the first access).", DefaultValueFactory = _ => "marker" };
+policy.AcceptOnlyFromAmong("marker", "trap");
+var vcpu = new Option<string>("--vcpu") { Description = "What runs the guest: kvm, or software, which needs no /dev/kvm.", DefaultValueFactory = _ => "kvm" };
+vcpu.AcceptOnlyFromAmong("kvm", "software");
+var root = new RootCommand("Fleet in one command: a control plane, two host agents and a VM as real processes; a memory error; a guest that is stopped at the page, before and after it migrates.") { policy, vcpu, stay };
+root.SetAction((parsed, cancellationToken) => RunAsync(parsed.GetRequiredValue(policy), parsed.GetRequiredValue(vcpu), parsed.GetValue(stay), cancellationToken));
 return await root.Parse(args).InvokeAsync();
 
-static async Task<int> RunAsync(bool stay, CancellationToken cancellationToken)
+static async Task<int> RunAsync(string policy, string vcpu, bool stay, CancellationToken cancellationToken)
 {
-    var missing = Preflight.Missing();
+    var missing = Preflight.Missing(needsKvm: vcpu == "kvm");
     if (missing.Count > 0)
     {
         AnsiConsole.MarkupLine("[red bold]This machine does not permit what the demo needs:[/]");
@@ -24,7 +28,10 @@ static async Task<int> RunAsync(bool stay, CancellationToken cancellationToken)
     {
         board.Chapter("Fleet: memory poison that follows the VM");
         await using var fleet = await board.DoAsync("the control plane starts", () => LocalFleet.StartAsync(cancellationToken));
-        await new OneHost(fleet, board, cancellationToken).RunAsync();
+        var scene = new Scene(fleet, board, policy, vcpu, cancellationToken);
+        await new OneHost(scene).RunAsync();
+        await new Move(scene).RunAsync();
+        await new NegativeControl(scene).RunAsync();
         board.Close();
         if (stay)
         {

@@ -56,7 +56,7 @@ public sealed class Machine : IAsyncDisposable
 
             _vcpu = CreateVcpu();
             _identity = new StreamIdentity(options.Vm, _vcpu.Kind, _program, Memory);
-            Run = new RunControl(_vcpu, options.Barrier, incoming: options.Incoming is not null);
+            Run = new RunControl(_vcpu, options.Barrier, incoming: options.Incoming is not null, options.Unprotected);
             _incoming = options.Incoming is null ? null : new IncomingServer(options.Incoming, _identity, Memory, _vcpu, Run, _limits, time, log);
         }
         catch

@@ -22,6 +22,10 @@ var incoming = new Option<string?>("--incoming")
 {
     Description = "Wait for the guest's RAM from another VMM: unix:/path or tcp:127.0.0.1:port (0: any). Implies --barrier.",
 };
+var unprotected = new Option<bool>("--unprotected")
+{
+    Description = "With --incoming, no barrier: the guest is resumed by the control socket, holes and all. Only to show what then happens.",
+};
 var vcpu = new Option<string>("--vcpu")
 {
     Description = "What runs the guest: kvm, or software, which needs no /dev/kvm.",
@@ -52,7 +56,7 @@ incoming.Validators.Add(result =>
     }
 });
 
-var root = new RootCommand("A small virtual machine monitor whose guest reports machine checks.") { vm, memory, handoff, control, barrier, incoming, vcpu };
+var root = new RootCommand("A small virtual machine monitor whose guest reports machine checks.") { vm, memory, handoff, control, barrier, incoming, unprotected, vcpu };
 root.SetAction((parsed, _) => RunAsync(
     new MachineOptions(
         parsed.GetRequiredValue(vm),
@@ -60,7 +64,8 @@ root.SetAction((parsed, _) => RunAsync(
         parsed.GetValue(handoff),
         parsed.GetValue(barrier),
         MigrationEndpoint.TryParse(parsed.GetValue(incoming), out var endpoint) ? endpoint : null,
-        parsed.GetRequiredValue(vcpu)),
+        parsed.GetRequiredValue(vcpu),
+        Unprotected: parsed.GetValue(unprotected)),
     parsed.GetRequiredValue(control)));
 
 // The end of the process is this program's own affair: SIGTERM is a clean shutdown with exit code 0.

@@ -5,16 +5,20 @@ namespace Fleet.EndToEnd.Tests;
 
 public sealed class DemoTests
 {
-    [Fact]
-    public async Task Demo_WholeStory_EveryAssertionHoldsAndTheExitCodeSaysSo()
+    [Theory]
+    [InlineData("marker", "kvm")]
+    [InlineData("trap", "kvm")]
+    [InlineData("marker", "software")]
+    [InlineData("trap", "software")]
+    public async Task Demo_WholeStory_EveryAssertionHoldsAndTheExitCodeSaysSo(string policy, string vcpu)
     {
         Requires.Kvm();
         var demo = typeof(Demo.Running.Programs).Assembly.Location;
-        using var process = Process.Start(new ProcessStartInfo("dotnet", [demo]) { RedirectStandardOutput = true })!;
+        using var process = Process.Start(new ProcessStartInfo("dotnet", [demo, "--policy", policy, "--vcpu", vcpu]) { RedirectStandardOutput = true })!;
         var output = await process.StandardOutput.ReadToEndAsync(TestContext.Current.CancellationToken);
         await process.WaitForExitAsync(TestContext.Current.CancellationToken);
 
         Assert.True(process.ExitCode == 0, output);
-        Assert.Contains("15 of 15 assertions held", output, StringComparison.Ordinal);
+        Assert.Contains("26 of 26 assertions held", output, StringComparison.Ordinal);
     }
 }

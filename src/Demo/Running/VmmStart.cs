@@ -3,8 +3,9 @@ namespace Fleet.Demo.Running;
 /// <summary>How a VMM is started for migrations.</summary>
 /// <param name="Barrier">Its guest runs only when the agent says so.</param>
 /// <param name="Incoming">Endpoint on which it waits for another VMM's RAM; null for a VM that starts here.</param>
+/// <param name="Unprotected">An incoming guest needs no permission: for negative controls.</param>
 /// <param name="Vcpu"><c>kvm</c> or <c>software</c>.</param>
-public sealed record VmmStart(bool Barrier = false, string? Incoming = null, string Vcpu = "kvm")
+public sealed record VmmStart(bool Barrier = false, string? Incoming = null, string Vcpu = "kvm", bool Unprotected = false)
 {
     public IEnumerable<string> Arguments()
     {
@@ -17,6 +18,11 @@ public sealed record VmmStart(bool Barrier = false, string? Incoming = null, str
         {
             yield return "--incoming";
             yield return Incoming;
+        }
+
+        if (Unprotected)
+        {
+            yield return "--unprotected";
         }
 
         yield return "--vcpu";

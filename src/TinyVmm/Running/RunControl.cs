@@ -22,14 +22,16 @@ public sealed class RunControl
     private bool _streaming;
     private string? _streamTarget;
     private IReadOnlyList<HandoffFrames>? _undelivered;
+    private readonly bool _unprotected;
     private long _obeyed;
     private VmmState _last;
     private volatile FrameRanges _skip = FrameRanges.Empty;
 
     /// <param name="vcpu">Paused, if there is a barrier.</param>
-    public RunControl(IVirtualCpu vcpu, bool barrier, bool incoming)
+    /// <param name="unprotected">An incoming guest without a barrier: for negative controls.</param>
+    public RunControl(IVirtualCpu vcpu, bool barrier, bool incoming, bool unprotected = false)
     {
-        (_vcpu, HasBarrier) = (vcpu, barrier || incoming);
+        (_vcpu, HasBarrier, _unprotected) = (vcpu, !unprotected && (barrier || incoming), unprotected);
         (_held, _phase) = (HasBarrier, incoming ? Phase.Incoming : Phase.Ready);
         _last = StateNow();
     }
@@ -211,6 +213,12 @@ public sealed class RunControl
         lock (_gate)
         {
             (_phase, _undelivered) = (Phase.Loaded, undelivered.Ranges);
+            if (_unprotected)
+            {
+                // As VMMs do today: whoever is the operator resumes the guest, with holes where pages could not be read.
+                (_phase, _paused) = (Phase.Ready, true);
+            }
+
             Publish();
         }
     }
