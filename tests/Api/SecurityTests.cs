@@ -86,6 +86,13 @@ public sealed class SecurityTests
     [InlineData("POST", "/v1/vms/vm-1/pages", Scopes.PagesWrite)]
     [InlineData("DELETE", "/v1/vms/vm-1/pages/1?reason=x", Scopes.PagesClear)]
     [InlineData("POST", "/v1/join-tokens", Scopes.HostsWrite)]
+    [InlineData("PUT", "/v1/migrations/m1", Scopes.MigrationsWrite)]
+    [InlineData("GET", "/v1/migrations", Scopes.Read)]
+    [InlineData("POST", "/v1/migrations/m1/switchover", Scopes.MigrationsWrite)]
+    [InlineData("POST", "/v1/migrations/m1/complete", Scopes.MigrationsWrite)]
+    [InlineData("POST", "/v1/migrations/m1/abort", Scopes.MigrationsWrite)]
+    [InlineData("POST", "/v1/vms/vm-1/reset", Scopes.PagesClear)]
+    [InlineData("POST", "/v1/vms/vm-1/park", Scopes.MigrationsWrite)]
     public async Task Route_WithEachScope_OpensForItsOwnAndAdminOnly(string method, string path, string needed)
     {
         await using var api = await ApiHost.StartAsync();
