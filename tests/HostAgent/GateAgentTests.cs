@@ -136,6 +136,19 @@ public sealed class GateAgentTests : IDisposable
     }
 
     [Fact]
+    public async Task Incoming_OfAnotherLayout_IsRefusedAndToldAsAReasonOfTheGate()
+    {
+        await using var agent = await TestAgent.StartAsync(_root.FullName, Incoming(MigrationStates.Preparing, null, 1));
+        using var channel = await agent.ConnectAsync("vm-1");
+        var message = _vmm.Message() with { Capabilities = [VmmCapabilities.Barrier], State = VmmStates.Incoming };
+
+        channel.SendHandoff(message with { Regions = [message.Regions[0] with { Bytes = 4096 }] }, _vmm.Userfaultfd.Number, _vmm.File.Descriptor.Number);
+
+        Assert.Equal("layout-mismatch", (await channel.ReceiveAsync())?.Code);
+        Assert.Equal(("vm-1", "m-1", "layout"), Assert.Single(agent.Outbox.Take().Obstacles) is var told ? (told.Vm, told.Migration, told.Code) : default);
+    }
+
+    [Fact]
     [Trait("Invariant", "I4")]
     public async Task Fence_OwnerIsAnotherHostAtANewerEpoch_HoldsTheGuestAndClosesTheBarrier()
     {

@@ -4,6 +4,7 @@ using Fleet.Contracts.Agents;
 using Fleet.Contracts.Handoff;
 using Fleet.Contracts.Vms;
 using Fleet.HostAgent.Attach;
+using Fleet.HostAgent.Gate;
 using Fleet.HostAgent.Reconcile;
 using Fleet.HostAgent.Spool;
 using Fleet.HostAgent.State;
@@ -27,6 +28,8 @@ internal sealed class TestAgent : IAsyncDisposable
     public VmTable Table => _host.Services.GetRequiredService<VmTable>();
 
     public ReportSpool Spool => _host.Services.GetRequiredService<ReportSpool>();
+
+    public GateOutbox Outbox => _host.Services.GetRequiredService<GateOutbox>();
 
     public WorkSet Work => _host.Services.GetRequiredService<WorkSet>();
 

@@ -68,7 +68,7 @@ public static class HandoffProtocol
     public const int Version = 1;
 
     /// <summary>Longest line either side accepts, in bytes; a longer one closes the socket.</summary>
-    public const int MaximumLineBytes = 256 * 1024;
+    public const int MaximumLineBytes = 1024 * 1024;
 
     /// <summary>Most guest RAM regions in one message.</summary>
     public const int MaximumRegions = 64;

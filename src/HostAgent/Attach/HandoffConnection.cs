@@ -34,6 +34,7 @@ public sealed partial class HandoffConnection(
         catch (HandoffRejectedException rejected)
         {
             LogRejected(entry.Vm, rejected.Code, rejected.Message);
+            gate.TellObstacle(entry.Desired, rejected.Code, rejected.Message);
             await TrySendAsync(writer, new AgentLine(AgentLine.Rejected, 0, rejected.Code, rejected.Message), cancellationToken);
         }
         catch (Exception exception) when (exception is InvalidDataException or LinuxException or SocketException or IOException

@@ -50,6 +50,23 @@ public sealed partial class GateKeeper(
         }
     }
 
+    /// <summary>What keeps a VMM of this host from its part in a migration, as the reasons of the gate are called.</summary>
+    public void TellObstacle(DesiredVm? desired, string code, string detail)
+    {
+        var reason = code switch
+        {
+            "layout-mismatch" => "layout",
+            "not-mapped" => "mappings",
+            "busy-userfaultfd" => "busy-userfaultfd",
+            "unsupported-backing" or "userfaultfd-features" => "capability",
+            _ => null,
+        };
+        if (desired?.Migration is { } migration && migration.TargetHost == options.Value.Host && reason is not null)
+        {
+            outbox.Put(new GateObstacle(desired.Vm, migration.Id, reason, detail));
+        }
+    }
+
     /// <summary>Where a poison report of this VMM arises (GATE, "Reports of new poison"); null for a VMM without a barrier.</summary>
     public string? OriginOf(Attach.Attachment attachment)
     {

@@ -8,7 +8,7 @@ public sealed record StreamLimits(TimeSpan Idle, TimeSpan Total)
     public static readonly StreamLimits Default = new(TimeSpan.FromSeconds(30), TimeSpan.FromMinutes(10));
 
     /// <summary>Most ranges of undelivered frames: the handoff's line must hold them too.</summary>
-    public const int MaximumUndeliveredRanges = 4096;
+    public const int MaximumUndeliveredRanges = 16384;
 
     /// <summary>Longest text taken from a peer's answer.</summary>
     public const int MaximumText = 256;
