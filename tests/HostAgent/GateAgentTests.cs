@@ -93,7 +93,7 @@ public sealed class GateAgentTests : IDisposable
         _vmm.Fill(20, 1);
         await using var agent = await TestAgent.StartAsync(_root.FullName, Incoming(MigrationStates.Switching, null, 1, new PageKey(7, 12)));
         using var channel = await HandOverAsync(agent, VmmStates.Incoming);
-        await TestAgent.UntilAsync(() => agent.Table.Find("vm-1")?.Status?.Reason == "incoming");
+        await TestAgent.UntilAsync(() => agent.Table.Find("vm-1")?.Status?.Reason == GateStatus.Staged);
         Assert.NotEqual(Errno.EFAULT, _vmm.Read(7).Error);
 
         channel.SendState(VmmStates.Loaded, null, 0, new HandoffFrames(30, 32));
@@ -145,7 +145,7 @@ public sealed class GateAgentTests : IDisposable
         channel.SendHandoff(message with { Regions = [message.Regions[0] with { Bytes = 4096 }] }, _vmm.Userfaultfd.Number, _vmm.File.Descriptor.Number);
 
         Assert.Equal("layout-mismatch", (await channel.ReceiveAsync())?.Code);
-        Assert.Equal(("vm-1", "m-1", "layout"), Assert.Single(agent.Outbox.Take().Obstacles) is var told ? (told.Vm, told.Migration, told.Code) : default);
+        Assert.Equal(("vm-1", "m-1", "layout"), Assert.Single(agent.Outbox.Take().Obstacles!) is var told ? (told.Vm, told.Migration, told.Code) : default);
     }
 
     [Fact]

@@ -8,7 +8,7 @@ namespace Fleet.HostAgent.ControlPlane;
 /// <summary>Sends the spool's head, in order, and removes what the control plane has made durable.</summary>
 public sealed partial class ReportSender(ControlPlaneClient client, ReportSpool spool, GateOutbox outbox, ILogger<ReportSender> logger)
 {
-    private const int MostPerRequest = 500;
+    private const int MostPerRequest = 1000;
 
     /// <summary>Runs until a call fails.</summary>
     public async Task RunAsync(long incarnation, CancellationToken cancellationToken)
@@ -18,8 +18,8 @@ public sealed partial class ReportSender(ControlPlaneClient client, ReportSpool 
             var changed = Task.WhenAny(spool.WhenChangedAsync(), outbox.WhenChangedAsync());
             var reports = spool.Peek(MostPerRequest);
             // An acknowledgement goes out only behind every report made before it.
-            var (acks, obstacles) = reports.Count < MostPerRequest ? outbox.Take() : ([], []);
-            if (reports.Count + acks.Count + obstacles.Count == 0)
+            var (acks, obstacles) = reports.Count < MostPerRequest ? outbox.Take() : ([], null);
+            if (reports.Count + acks.Count == 0 && obstacles is null)
             {
                 await changed.WaitAsync(cancellationToken);
                 continue;
@@ -31,6 +31,7 @@ public sealed partial class ReportSender(ControlPlaneClient client, ReportSpool 
 
     private async Task SendAsync(ReportsRequest request, CancellationToken cancellationToken)
     {
+        var told = false;
         try
         {
             var result = await client.ReportAsync(request, cancellationToken);
@@ -39,6 +40,7 @@ public sealed partial class ReportSender(ControlPlaneClient client, ReportSpool 
                 LogRejected(rejected.Sequence, rejected.Code);
             }
 
+            told = true;
             spool.Acknowledge(result.Applied);
         }
         catch (ControlPlaneException exception) when (exception.Code == ControlPlaneException.SpoolGap)
@@ -46,6 +48,13 @@ public sealed partial class ReportSender(ControlPlaneClient client, ReportSpool 
             // It has no memory of this spool up to here (restored from a backup): none of these was ever applied.
             LogGap(exception.Message);
             spool.StartOver();
+        }
+        finally
+        {
+            if (!told && request.Obstacles is not null)
+            {
+                outbox.TellObstaclesAgain();
+            }
         }
     }
 

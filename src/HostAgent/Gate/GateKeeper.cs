@@ -26,7 +26,14 @@ public sealed partial class GateKeeper(
         var record = store.Get(entry.Vm);
         var view = View(entry, desired, record, verified);
         entry.Attachment?.Channel?.Skip(FrameSet.Of(desired.Pages));
-        foreach (var step in GateRules.Decide(view))
+        var steps = GateRules.Decide(view);
+        if (view.Vmm is not null || desired.Migration is null)
+        {
+            // Without a VMM what a refused handoff said stands.
+            outbox.Set(entry.Vm, steps.OfType<GateStep.Obstacle>().Select(step => new GateObstacle(entry.Vm, step.Migration, step.Code, step.Detail)).FirstOrDefault());
+        }
+
+        foreach (var step in steps)
         {
             if (!Carry(entry, desired, view, step))
             {
@@ -63,7 +70,7 @@ public sealed partial class GateKeeper(
         };
         if (desired?.Migration is { } migration && migration.TargetHost == options.Value.Host && reason is not null)
         {
-            outbox.Put(new GateObstacle(desired.Vm, migration.Id, reason, detail));
+            outbox.Set(desired.Vm, new GateObstacle(desired.Vm, migration.Id, reason, detail));
         }
     }
 
@@ -122,8 +129,8 @@ public sealed partial class GateKeeper(
                 return true;
             case GateStep.AttestGone gone:
                 return AttestGone(entry.Vm, desired, gone.MemoryInstance);
-            case GateStep.Obstacle obstacle:
-                outbox.Put(new GateObstacle(entry.Vm, obstacle.Migration, obstacle.Code, obstacle.Detail));
+            case GateStep.Obstacle:
+                // Told above, with the others.
                 return true;
             default:
                 throw new InvalidOperationException($"unknown step {step}");

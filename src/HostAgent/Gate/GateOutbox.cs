@@ -4,13 +4,14 @@ namespace Fleet.HostAgent.Gate;
 
 /// <summary>
 /// Acknowledgements and obstacles to be sent with the next reports. They hold the state of a moment: only the newest of each VM
-/// waits, and none survives this process.
+/// counts, and none survives this process. An acknowledgement that could not be sent is simply made again.
 /// </summary>
 public sealed class GateOutbox
 {
     private readonly Lock _lock = new();
     private readonly Dictionary<string, GateAck> _acks = new(StringComparer.Ordinal);
     private readonly Dictionary<string, GateObstacle> _obstacles = new(StringComparer.Ordinal);
+    private bool _obstaclesChanged;
     private TaskCompletionSource _changed = new(TaskCreationOptions.RunContinuationsAsynchronously);
 
     public void Put(GateAck ack)
@@ -22,25 +23,50 @@ public sealed class GateOutbox
         }
     }
 
-    public void Put(GateObstacle obstacle)
+    /// <summary>What is in the way for a VM now; null when nothing is.</summary>
+    public void Set(string vm, GateObstacle? obstacle)
     {
         lock (_lock)
         {
-            _obstacles[obstacle.Vm] = obstacle;
+            if (_obstacles.GetValueOrDefault(vm) == obstacle)
+            {
+                return;
+            }
+
+            if (obstacle is null)
+            {
+                _obstacles.Remove(vm);
+            }
+            else
+            {
+                _obstacles[vm] = obstacle;
+            }
+
+            _obstaclesChanged = true;
             Signal();
         }
     }
 
-    /// <summary>Takes all that waits; what cannot be sent is simply made again.</summary>
-    public (IReadOnlyList<GateAck> Acks, IReadOnlyList<GateObstacle> Obstacles) Take()
+    /// <summary>Takes the acknowledgements that wait, and all obstacles where they changed since the last time (null: they did not).</summary>
+    public (IReadOnlyList<GateAck> Acks, IReadOnlyList<GateObstacle>? Obstacles) Take()
     {
         lock (_lock)
         {
             List<GateAck> acks = [.. _acks.Values];
-            List<GateObstacle> obstacles = [.. _obstacles.Values];
             _acks.Clear();
-            _obstacles.Clear();
+            IReadOnlyList<GateObstacle>? obstacles = _obstaclesChanged ? [.. _obstacles.Values] : null;
+            _obstaclesChanged = false;
             return (acks, obstacles);
+        }
+    }
+
+    /// <summary>The request with the obstacles failed: they are told again.</summary>
+    public void TellObstaclesAgain()
+    {
+        lock (_lock)
+        {
+            _obstaclesChanged = true;
+            Signal();
         }
     }
 

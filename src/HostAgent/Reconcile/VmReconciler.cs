@@ -57,7 +57,7 @@ public sealed partial class VmReconciler(
         if (attachment.IncomingFor is not null && attachment.Channel?.State?.State != VmmStates.Loaded)
         {
             // Armed after the load only: a stream that still writes could undo it.
-            return Reconciler.Unconfirmed(desired, EnforcementStates.Pending, "incoming");
+            return Reconciler.Unconfirmed(desired, EnforcementStates.Pending, GateStatus.Staged);
         }
 
         try
