@@ -126,6 +126,23 @@ public sealed class GateAgentTests : IDisposable
         Assert.DoesNotContain(agent.Spool.Peek(10), report => report.Kind == AgentReport.Lifted);
     }
 
+    /// <summary>Outside the model (GATE, last lines): the agent lost its state folder while the VMM lives.</summary>
+    [Fact]
+    [Trait("Invariant", "I4")]
+    public async Task StateFolderLost_VmmThatRuns_IsHeldAndNotStartedAgain()
+    {
+        await using var agent = await TestAgent.StartAsync(_root.FullName, Vm(1, 1, null));
+        using var channel = await HandOverAsync(agent, VmmStates.Running);
+
+        var hold = await LineAsync(channel, AgentLine.Hold, AgentLine.Run);
+        Assert.Equal(AgentLine.Hold, hold.Type);
+        channel.SendState(VmmStates.Held, null, hold.Sequence);
+        agent.Work.Add("vm-1");
+        await TestAgent.UntilAsync(() => agent.Table.Find("vm-1")!.Attachment!.Channel!.State!.State == VmmStates.Held);
+
+        Assert.False(File.Exists(Path.Combine(agent.Root, "gate", "vm-1.json")));
+    }
+
     [Fact]
     public async Task Incoming_WithoutAMigration_IsRefused()
     {

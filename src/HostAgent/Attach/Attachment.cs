@@ -49,6 +49,9 @@ public sealed class Attachment : IDisposable
     /// <summary>The VMM takes part in the barrier (GATE).</summary>
     public bool HasBarrier { get; init; }
 
+    /// <summary>It said that its guest runs when this agent first saw it: without a right on disk nobody here knows what it has done.</summary>
+    public bool MayHaveRun { get; set; }
+
     /// <summary>Migration for which this process was started; null once it used the permit, or when it was not.</summary>
     public string? IncomingFor { get; set; }
 

@@ -37,6 +37,7 @@ public sealed partial class Attachments : IDisposable
             attachment.Trapped = attachment.Trapped.Union(FrameSet.Of(record.Trapped));
             attachment.Undelivered = attachment.Undelivered.Union(FrameSet.Of(record.Undelivered ?? []));
             attachment.IncomingFor = record.IncomingFor;
+            attachment.MayHaveRun = record.MayHaveRun;
         }
 
         _journal.Save(attachment);

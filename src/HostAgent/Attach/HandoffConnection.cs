@@ -81,6 +81,7 @@ public sealed partial class HandoffConnection(
                 }
 
                 opened.IncomingFor = HandoffIncoming.MigrationOf(message, desired, options.Value.Host);
+                opened.MayHaveRun = message.State == VmmStates.Running;
                 attachments.Attach(entry, opened);
                 taken = true;
                 Bind(opened, message);

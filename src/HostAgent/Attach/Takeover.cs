@@ -68,6 +68,7 @@ public sealed partial class Takeover(AttachmentJournal journal, VmTable table, A
                 Trapped = FrameSet.Of(record.Trapped),
                 HasBarrier = record.HasBarrier,
                 IncomingFor = record.IncomingFor,
+                MayHaveRun = record.MayHaveRun,
                 Undelivered = FrameSet.Of(record.Undelivered ?? []),
             };
         }

@@ -89,7 +89,8 @@ public sealed partial class GateKeeper(
         var vmm = entry.Attachment is { } attachment
             ? new VmmView(
                 attachment.Vmm, attachment.MemoryInstance, attachment.IncomingFor, attachment.HasBarrier,
-                attachment.Channel?.State?.State, attachment.Channel?.IsLatched == true, attachment.Channel?.State?.StreamTarget)
+                attachment.Channel?.State?.State, attachment.Channel?.IsLatched == true, attachment.Channel?.State?.StreamTarget,
+                attachment.MayHaveRun)
             : null;
         return new GateView(
             options.Value.Host, desired, record, vmm, verified && vmm is not null,

@@ -80,10 +80,11 @@ public static class GateRules
             ? new GateStep.TakeRight(view.Desired.PlacementEpoch, null)
             : null;
 
-    // A VM that nobody ever ran: its epoch is still the one that its memory instance began with, and no VMM here had a right in it.
+    // A VM that nobody ever ran: its epoch is still the one that its memory instance began with, no VMM here had a right in it, and this
+    // one did not run when it was first seen (an agent that lost its state folder must treat a running VMM as sealed).
     private static GateStep? ColdStart(GateView view) =>
         IsMine(view) && view.Desired.PlacementEpoch == view.Desired.MemoryInstance && view.Record.MemoryInstance != view.Desired.MemoryInstance
-        && view.Vmm is { State: VmmStates.Held, IncomingFor: null } vmm && vmm.MemoryInstance == view.Desired.MemoryInstance
+        && view.Vmm is { State: VmmStates.Held, IncomingFor: null, MayHaveRun: false } vmm && vmm.MemoryInstance == view.Desired.MemoryInstance
         && view.Verified && view.Desired.Migration is null
             ? new GateStep.TakeRight(view.Desired.PlacementEpoch, null)
             : null;

@@ -18,9 +18,10 @@ public sealed record GateView(
 /// <param name="IncomingFor">Migration for which it was started; null for a VMM that was not started to receive.</param>
 /// <param name="State">One of <see cref="VmmStates"/>, as it said last on the present connection; null without a barrier or a connection.</param>
 /// <param name="IsLatched">It was told to hold, and <paramref name="State"/> is from after that.</param>
+/// <param name="MayHaveRun">Its guest ran already when it was first seen here.</param>
 /// <param name="StreamTarget">VMM instance to which its stream ended with no instruction run since.</param>
 public sealed record VmmView(
-    ProcessIdentity Identity, long MemoryInstance, string? IncomingFor, bool HasBarrier, string? State, bool IsLatched, string? StreamTarget)
+    ProcessIdentity Identity, long MemoryInstance, string? IncomingFor, bool HasBarrier, string? State, bool IsLatched, string? StreamTarget, bool MayHaveRun = false)
 {
     public string Instance => VmmInstanceText.Of(Identity.BootId, Identity.Pid, Identity.StartTime);
 }

@@ -31,7 +31,8 @@ public sealed class AttachmentJournal(StateFolder folder)
             attachment.Trapped.Ranges,
             attachment.HasBarrier,
             attachment.IncomingFor,
-            attachment.Undelivered.Ranges);
+            attachment.Undelivered.Ranges,
+            attachment.MayHaveRun);
         DurableFile.Write(PathOf(attachment.Vm), JsonSerializer.SerializeToUtf8Bytes(record, StateJson.Default.AttachmentRecord));
     }
 

@@ -9,6 +9,7 @@ namespace Fleet.HostAgent.State;
 /// <param name="Trapped">Frames that may carry a marker: written before the first of them is armed.</param>
 /// <param name="HasBarrier">The VMM takes part in the barrier.</param>
 /// <param name="IncomingFor">Migration for which the process was started, until its permit is used.</param>
+/// <param name="MayHaveRun">Its guest ran already when it was first attached.</param>
 /// <param name="Undelivered">Holes that the stream left, until the permit is used.</param>
 public sealed record AttachmentRecord(
     string Vm,
@@ -19,7 +20,8 @@ public sealed record AttachmentRecord(
     IReadOnlyList<FrameRange> Trapped,
     bool HasBarrier = false,
     string? IncomingFor = null,
-    IReadOnlyList<FrameRange>? Undelivered = null);
+    IReadOnlyList<FrameRange>? Undelivered = null,
+    bool MayHaveRun = false);
 
 /// <param name="BackingNumber">The memfd's number in the VMM.</param>
 /// <param name="BackingInode">The memfd's inode: tells it from a file that took its number later.</param>
