@@ -129,6 +129,8 @@ internal sealed class MovingVm : IAsyncDisposable
         (Vmm, Guest) = (TargetVmm, TargetGuest);
     }
 
+    public Task RunsOnTargetAsync() => RunsAsync(TargetGuest);
+
     /// <summary>Until the gate's reasons are these and no others.</summary>
     public Task ReasonsAsync(params string[] codes) => UntilAsync(
         migration => migration.Reasons.Select(reason => reason.Code).Order().SequenceEqual(codes.Order()), $"reasons {string.Join(", ", codes)}");
