@@ -104,6 +104,27 @@ public sealed class MigrationInstantTests
         await moving.AssertExactlyArmedAsync(moving.Guest, 20, 34);
     }
 
+    /// <summary>The target's own memory fails under what it acknowledged: it acknowledges again, with the page as lost.</summary>
+    [Fact]
+    public async Task MemoryError_OnTheTargetAfterItsAcknowledgement_IsArmedBeforeTheGuestRuns()
+    {
+        await using var moving = await MovingVm.StartAsync();
+        await moving.PoisonAsync(20);
+        await moving.StreamAsync();
+        await moving.KillAgentAsync(MovingVm.Source);
+        await moving.BeginSwitchAsync();
+        await moving.ReasonsAsync("seal-missing");
+
+        await MovingVm.FailMemoryAsync(moving.TargetGuest, 35);
+        await LocalFleet.UntilAsync(
+            async () => (await moving.TargetGuest.StatusAsync(Cancelled)).PendingEvents == 0, "the target's agent to take the report", null, Cancelled);
+        await moving.StartAgentAsync(MovingVm.Source);
+        await moving.PermitAsync();
+        await moving.CompleteAsync();
+
+        await moving.AssertExactlyArmedAsync(moving.Guest, 20, 35);
+    }
+
     /// <summary>A1: an orchestrator that timed out has the source run again, in vain from the seal on.</summary>
     [Fact]
     public async Task Resume_OfTheSourceAfterItsSeal_IsRefusedThenAndForever()

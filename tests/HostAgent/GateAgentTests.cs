@@ -107,6 +107,7 @@ public sealed class GateAgentTests : IDisposable
 
         await LineAsync(channel, AgentLine.Run);
         Assert.Equal((5L, 0L), Record(agent));
+        await TestAgent.UntilAsync(() => agent.Spool.Count > 0);
         Assert.Equal([(AgentReport.Lifted, 5L)], agent.Spool.Peek(10).Select(report => (report.Kind, report.PlacementEpoch ?? 0)));
         Assert.Equal(Errno.EFAULT, _vmm.Read(30).Error);
     }

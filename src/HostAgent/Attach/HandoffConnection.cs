@@ -131,7 +131,7 @@ public sealed partial class HandoffConnection(
     private async Task ServeAsync(Attachment attachment, HandoffLineReader reader, AgentLineWriter writer, CancellationToken cancellationToken)
     {
         using var closed = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
-        var pump = new VmmEventPump(entry, attachment, writer, spool, gate, time, logger);
+        var pump = new VmmEventPump(entry, attachment, writer, spool, gate, work, time, logger);
         var channel = attachment.Channel;
         var announced = Task.WhenAll(AnnounceAsync(attachment, writer, closed.Token), CommandAsync(channel, writer, closed.Token));
         var pumped = pump.RunAsync(cancellationToken);

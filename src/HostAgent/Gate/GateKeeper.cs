@@ -44,15 +44,22 @@ public sealed partial class GateKeeper(
     }
 
     /// <summary>
-    /// A VMM that has used its permit is not incoming any more, and the control plane's set is the whole truth: the grant has
-    /// united the stream's holes with it.
+    /// A memory error of a target before its right: like a hole of the stream, known to the control plane or not, and part of every
+    /// acknowledgement from now on. On disk before the VMM is told that its event is; one that waits to be sent is void.
     /// </summary>
+    public void TakeIncomingPoison(Attach.Attachment attachment, FrameSet frames)
+    {
+        attachment.Undelivered = attachment.Undelivered.Union(frames);
+        journal.Save(attachment);
+        outbox.Drop(attachment.Vm);
+    }
+
+    /// <summary>A VMM that has used its permit is not incoming any more. Its holes stay trapped until the control plane's set has them.</summary>
     public void Settle(Attach.Attachment attachment)
     {
         if (attachment.IncomingFor is not null && store.Get(attachment.Vm).Vmm == attachment.Vmm)
         {
             attachment.IncomingFor = null;
-            attachment.Undelivered = FrameSet.Empty;
             journal.Save(attachment);
         }
     }

@@ -23,6 +23,15 @@ public sealed class GateOutbox
         }
     }
 
+    /// <summary>The state that the VM's acknowledgement speaks of is no more.</summary>
+    public void Drop(string vm)
+    {
+        lock (_lock)
+        {
+            _acks.Remove(vm);
+        }
+    }
+
     /// <summary>What is in the way for a VM now; null when nothing is.</summary>
     public void Set(string vm, GateObstacle? obstacle)
     {

@@ -1,5 +1,8 @@
 using System.Threading.Channels;
+using Fleet.Contracts;
+using Fleet.Contracts.Agents;
 using Fleet.Contracts.Handoff;
+using Fleet.HostAgent.Enforce;
 using Fleet.HostAgent.Attach;
 using Fleet.HostAgent.Gate;
 using Fleet.HostAgent.Reconcile;
@@ -13,7 +16,8 @@ namespace Fleet.HostAgent.Observe;
 /// costs at most a few appends a second: what arrives in between becomes one report with a count, and a VMM that is faster
 /// still waits for its acknowledgements. Nothing is dropped (I8).
 /// </summary>
-public sealed partial class VmmEventPump(VmEntry entry, Attachment attachment, AgentLineWriter writer, ReportSpool spool, GateKeeper gate, TimeProvider time, ILogger logger)
+public sealed partial class VmmEventPump(VmEntry entry, Attachment attachment, AgentLineWriter writer, ReportSpool spool, GateKeeper gate, WorkSet work,
+    TimeProvider time, ILogger logger)
 {
     private static readonly TimeSpan Window = TimeSpan.FromMilliseconds(250);
 
@@ -67,14 +71,13 @@ public sealed partial class VmmEventPump(VmEntry entry, Attachment attachment, A
         }
 
         var watermark = new VmmWatermark(attachment.Vmm, batch[^1].Sequence);
-        var reports = VmmEventReports.Build(batch, entry.Vm, attachment.MemoryInstance, entry.Desired?.PlacementEpoch, gate.OriginOf(attachment));
         var complained = false;
         while (true)
         {
             var changed = spool.WhenChangedAsync();
             try
             {
-                if (spool.TryAppend(reports, watermark))
+                if (await TryStoreAsync(batch, watermark, cancellationToken))
                 {
                     return;
                 }
@@ -88,6 +91,29 @@ public sealed partial class VmmEventPump(VmEntry entry, Attachment attachment, A
                 Complain(ref complained, exception);
                 await Task.Delay(TimeSpan.FromSeconds(5), time, cancellationToken); // allowed: pace of retries on a failing disk
             }
+        }
+    }
+
+    // Under the VM's gate: where poison arose must not change between its judgement and its report.
+    private async Task<bool> TryStoreAsync(List<VmmEvent> batch, VmmWatermark watermark, CancellationToken cancellationToken)
+    {
+        await entry.Gate.WaitAsync(cancellationToken);
+        try
+        {
+            var origin = gate.OriginOf(attachment);
+            var reports = VmmEventReports.Build(batch, entry.Vm, attachment.MemoryInstance, entry.Desired?.PlacementEpoch, origin);
+            var poison = reports.Where(report => report.Kind == AgentReport.Poison).Select(report => new PageKey(report.Frame, report.Shift!.Value)).ToList();
+            if (origin == PoisonOrigins.Incoming && poison.Count > 0)
+            {
+                gate.TakeIncomingPoison(attachment, FrameSet.Of(poison));
+                work.Add(entry.Vm);
+            }
+
+            return spool.TryAppend(reports, watermark);
+        }
+        finally
+        {
+            entry.Gate.Release();
         }
     }
 

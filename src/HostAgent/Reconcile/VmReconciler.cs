@@ -79,7 +79,14 @@ public sealed partial class VmReconciler(
 
     private List<ArmFailure> Carry(VmEntry entry, DesiredVm desired, Attachment attachment)
     {
-        var wanted = FrameSet.Of(desired.Pages).Union(attachment.Undelivered);
+        var known = FrameSet.Of(desired.Pages);
+        if (attachment.IncomingFor is null)
+        {
+            // What the grant united with the set is the set's from now on, and may be cleared there.
+            attachment.Undelivered = attachment.Undelivered.Except(known);
+        }
+
+        var wanted = known.Union(attachment.Undelivered);
         if (_policy == EnforcementPolicy.Trap)
         {
             // Journalled before it is registered, and registered again before each look: a hole counts only where its access is an event.
