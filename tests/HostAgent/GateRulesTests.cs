@@ -57,6 +57,8 @@ public sealed class GateRulesTests
         Assert.DoesNotContain(Decide(Source(Switching(), Held, VmmStates.Held, stream: Target, latched: false)), step => step is GateStep.Seal);
         Assert.DoesNotContain(Decide(Source(Switching(), Held, VmmStates.Running, stream: Target)), step => step is GateStep.Seal);
         Assert.DoesNotContain(Decide(Source(Switching(), Held, VmmStates.Held, stream: null)), step => step is GateStep.Seal);
+        var unheard = Source(Switching(), Held, VmmStates.Held, stream: Target);
+        Assert.DoesNotContain(Decide(unheard with { Vmm = unheard.Vmm! with { EventsStored = false } }), step => step is GateStep.Seal);
         Assert.Equal([new GateStep.Seal("m-1", Epoch, Target)], Decide(Source(Switching(), Held, VmmStates.Held, stream: Target)));
     }
 

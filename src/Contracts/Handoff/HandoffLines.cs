@@ -75,7 +75,11 @@ public sealed record HandoffFrames(long Start, long End);
 /// <see cref="AgentLine.Sequence"/> of the newest <c>run</c> or <c>hold</c> of this connection that was carried out before this state was
 /// taken; 0 before the first. Without it a state from before a <c>hold</c> could be mistaken for its answer.
 /// </param>
-public sealed record VmmState(string Type, string State, string? StreamTarget, IReadOnlyList<HandoffFrames>? Undelivered = null, long Obeyed = 0)
+/// <param name="LastEvent">
+/// Sequence of the newest event that this VMM process has queued by now. The agent seals only when it has stored all of them: what the
+/// VMM learned while the right was held must be reported as such.
+/// </param>
+public sealed record VmmState(string Type, string State, string? StreamTarget, IReadOnlyList<HandoffFrames>? Undelivered = null, long Obeyed = 0, long LastEvent = 0)
 {
     public const string StateType = "state";
 }

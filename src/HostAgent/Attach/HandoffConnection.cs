@@ -106,7 +106,7 @@ public sealed partial class HandoffConnection(
     private static void Bind(Attachment attachment, HandoffMessage message)
     {
         attachment.Channel = attachment.HasBarrier
-            ? new VmmChannel { State = new VmmState(VmmState.StateType, message.State ?? VmmStates.Failed, message.StreamTarget, message.Undelivered) }
+            ? new VmmChannel { State = new VmmState(VmmState.StateType, message.State ?? VmmStates.Failed, message.StreamTarget, message.Undelivered, LastEvent: message.LastEvent) }
             : null;
         HandoffIncoming.TakeHoles(attachment, message.Undelivered);
     }

@@ -97,7 +97,7 @@ public sealed partial class GateKeeper(
             ? new VmmView(
                 attachment.Vmm, attachment.MemoryInstance, attachment.IncomingFor, attachment.HasBarrier,
                 attachment.Channel?.State?.State, attachment.Channel?.IsLatched == true, attachment.Channel?.State?.StreamTarget,
-                attachment.MayHaveRun)
+                attachment.MayHaveRun, spool.LastEvent(attachment.Vmm) >= (attachment.Channel?.State?.LastEvent ?? 0))
             : null;
         return new GateView(
             options.Value.Host, desired, record, vmm, verified && vmm is not null,

@@ -67,7 +67,7 @@ public static class GateRules
         view.Desired.Migration is { State: MigrationStates.Switching } migration
         && migration.SourceHost == view.Host && view.Desired.Owner == view.Host
         && view.Desired.PlacementEpoch == view.Record.Right && view.Record.IsOpen
-        && view.Vmm is { State: VmmStates.Held, IsLatched: true } vmm && vmm.Identity == view.Record.Vmm
+        && view.Vmm is { State: VmmStates.Held, IsLatched: true, EventsStored: true } vmm && vmm.Identity == view.Record.Vmm
         && (vmm.StreamTarget is not null || migration.TargetHost is null)
             ? new GateStep.Seal(migration.Id, view.Record.Right, migration.TargetHost is null ? null : vmm.StreamTarget)
             : null;

@@ -19,9 +19,11 @@ public sealed record GateView(
 /// <param name="State">One of <see cref="VmmStates"/>, as it said last on the present connection; null without a barrier or a connection.</param>
 /// <param name="IsLatched">It was told to hold, and <paramref name="State"/> is from after that.</param>
 /// <param name="MayHaveRun">Its guest ran already when it was first seen here.</param>
+/// <param name="EventsStored">Every event that it had queued when it told its state is in the spool.</param>
 /// <param name="StreamTarget">VMM instance to which its stream ended with no instruction run since.</param>
 public sealed record VmmView(
-    ProcessIdentity Identity, long MemoryInstance, string? IncomingFor, bool HasBarrier, string? State, bool IsLatched, string? StreamTarget, bool MayHaveRun = false)
+    ProcessIdentity Identity, long MemoryInstance, string? IncomingFor, bool HasBarrier, string? State, bool IsLatched, string? StreamTarget, bool MayHaveRun = false,
+    bool EventsStored = true)
 {
     public string Instance => VmmInstanceText.Of(Identity.BootId, Identity.Pid, Identity.StartTime);
 }

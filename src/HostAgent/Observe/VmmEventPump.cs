@@ -106,9 +106,10 @@ public sealed partial class VmmEventPump(VmEntry entry, Attachment attachment, A
             if (origin == PoisonOrigins.Incoming && poison.Count > 0)
             {
                 gate.TakeIncomingPoison(attachment, FrameSet.Of(poison));
-                work.Add(entry.Vm);
             }
 
+            // A seal may have waited for these events.
+            work.Add(entry.Vm);
             return spool.TryAppend(reports, watermark);
         }
         finally

@@ -138,7 +138,8 @@ internal sealed class HandoffSession(Socket socket, HandoffSource source, TimePr
         while (true)
         {
             var state = await _states.Reader.ReadAsync(cancellationToken);
-            await SendAsync(JsonLine.Encode(state, HandoffJson.Default.VmmState), cancellationToken);
+            var told = state with { LastEvent = Events.LastSequence };
+            await SendAsync(JsonLine.Encode(told, HandoffJson.Default.VmmState), cancellationToken);
         }
     }
 
