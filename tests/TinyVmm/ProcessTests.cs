@@ -73,8 +73,9 @@ public sealed class ProcessTests
         Assert.DoesNotContain("   at ", errors, StringComparison.Ordinal);
     }
 
+    // Through env: a shell's background job ignores SIGINT, and a child would inherit that.
     private static Process Start(params string[] arguments) =>
-        Process.Start(new ProcessStartInfo("dotnet", [Path.Combine(AppContext.BaseDirectory, "Fleet.TinyVmm.dll"), .. arguments])
+        Process.Start(new ProcessStartInfo("env", ["--default-signal=INT", "dotnet", Path.Combine(AppContext.BaseDirectory, "Fleet.TinyVmm.dll"), .. arguments])
         {
             RedirectStandardOutput = true,
             RedirectStandardError = true,

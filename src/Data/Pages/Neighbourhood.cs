@@ -7,7 +7,7 @@ namespace Fleet.Data.Pages;
 /// <summary>The part of a VM's set that can cover, or be covered by, some pages; kept up to date while they are added.</summary>
 internal sealed class Neighbourhood
 {
-    private const int ChunkOfFrames = 1000;
+    public const int ChunkOfFrames = 1000;
     private static readonly int[] Shifts = [12, 21, 30];
 
     private readonly SortedSet<long> _frames = [];

@@ -45,7 +45,7 @@ public static class PoisonedSet
 
         if (newPages + reportedAgain.Count > 0)
         {
-            Write(scope, vm, added, absorbed, reportedAgain, actor, reason);
+            await WriteAsync(scope, vm, added, absorbed, reportedAgain, actor, reason);
         }
 
         return new AddedPages(newPages, pages.Count - newPages);
@@ -75,7 +75,7 @@ public static class PoisonedSet
         return candidates.Find(row => FrameMath.PageFrame(frame, row.Shift) == row.Frame);
     }
 
-    private static void Write(
+    private static async Task WriteAsync(
         WriteScope scope,
         VmRow vm,
         HashSet<PoisonedPageRow> added,
@@ -91,11 +91,7 @@ public static class PoisonedSet
             [.. added.Select(row => new PageKey(row.Frame, row.Shift))],
             [.. absorbed.Select(ToCleared)]);
         var revision = scope.Change(kind, ChangeResources.Vm(vm.Id), actor, reason, payload.ToJson());
-        foreach (var row in reportedAgain)
-        {
-            row.Version = revision;
-        }
-
+        await BumpAsync(scope.Db, vm.Id, reportedAgain, revision);
         if (added.Count == 0)
         {
             return;
@@ -121,5 +117,15 @@ public static class PoisonedSet
         vm.PoisonedPages += added.Count - absorbed.Count;
         vm.Generation = revision;
         scope.Touch(vm.Host, vm.Id);
+    }
+
+    // A seal reports the whole set again while the guest stands still: one statement for many rows, not one for each.
+    private static async Task BumpAsync(FleetDbContext db, string vm, HashSet<PoisonedPageRow> rows, long revision)
+    {
+        foreach (var frames in rows.Select(row => row.Frame).Chunk(Neighbourhood.ChunkOfFrames))
+        {
+            await db.Pages.Where(row => row.Vm == vm && EF.Parameter(frames).Contains(row.Frame))
+                .ExecuteUpdateAsync(set => set.SetProperty(row => row.Version, revision));
+        }
     }
 }
