@@ -52,8 +52,9 @@ public static class OpenApiSetup
                 problems.Add(ProblemTypes.WrongHost);
             }
 
-            operation.Security = [new OpenApiSecurityRequirement { [new OpenApiSecuritySchemeReference(Scheme, context.Document)] = [] }];
-            var scopes = metadata.OfType<IAuthorizeData>().Select(data => data.Policy).OfType<string>();
+            // OpenAPI 3.1: for a scheme that is not OAuth the list names the roles that are needed, here the scopes.
+            var scopes = metadata.OfType<IAuthorizeData>().Select(data => data.Policy).OfType<string>().ToList();
+            operation.Security = [new OpenApiSecurityRequirement { [new OpenApiSecuritySchemeReference(Scheme, context.Document)] = scopes }];
             operation.Description = $"{operation.Description} Scope: `{string.Join("`, `", scopes)}`.".Trim();
         }
 

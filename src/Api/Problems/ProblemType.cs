@@ -21,6 +21,7 @@ public static class ProblemTypes
     public static readonly ProblemType UnknownPage = new("unknown-page", 404, "The frame is not poisoned");
     public static readonly ProblemType HostNotFound = new("unknown-host", 404, "No such host");
     public static readonly ProblemType UnknownMigration = new("unknown-migration", 404, "No such migration");
+    public static readonly ProblemType UnknownToken = new("unknown-token", 404, "No such token");
     public static readonly ProblemType MethodNotAllowed = new("method-not-allowed", 405, "This path does not take this method");
     public static readonly ProblemType UnknownHost = new("unknown-host", 409, "The host is not known: make a join token for it first");
     public static readonly ProblemType UseMigration = new("use-migration", 409, "Only a migration changes a VM's host");
@@ -39,6 +40,8 @@ public static class ProblemTypes
     public static readonly ProblemType CoveredByLarger = new("covered-by-larger", 409, "The frame lies inside a larger poisoned page");
     public static readonly ProblemType JoinTokenUsed = new("join-token-used", 409, "The join token was used for another credential");
     public static readonly ProblemType CredentialExists = new("credential-exists", 409, "A credential with this id exists already");
+    public static readonly ProblemType CredentialReplaced = new("credential-replaced", 409, "The credential has been replaced by another one already");
+    public static readonly ProblemType LastAdmin = new("last-admin", 409, "It is the last administrator's token: nobody could make another");
     public static readonly ProblemType AgentSuperseded = new("agent-superseded", 409, "A newer agent process has claimed this host");
     public static readonly ProblemType SpoolGap = new("spool-gap", 409, "Reports before these are missing");
     public static readonly ProblemType Stale = new("stale", 412, "The resource has changed since");

@@ -1,4 +1,3 @@
-using System.Text.RegularExpressions;
 using Fleet.Api.OpenApi;
 using Fleet.Api.Problems;
 using Fleet.Contracts;
@@ -11,7 +10,7 @@ using Microsoft.EntityFrameworkCore;
 namespace Fleet.Api.Security;
 
 /// <summary>POST /v1/agents/enroll: a join token is exchanged, once, for a credential that the agent made itself.</summary>
-public static partial class Enrolment
+public static class Enrolment
 {
     public static void MapEnrolment(this IEndpointRouteBuilder routes) =>
         routes.MapPost("/agents/enroll", EnrollAsync)
@@ -50,16 +49,7 @@ public static partial class Enrolment
             errors.Add("$.host", $"An id of the form {ResourceId.Pattern}.");
         }
 
-        if (!CredentialId().IsMatch(request.CredentialId))
-        {
-            errors.Add("$.credentialId", "16 lower-case hex digits.");
-        }
-
-        if (!CredentialHash().IsMatch(request.CredentialHash))
-        {
-            errors.Add("$.credentialHash", "SHA-256 as 64 lower-case hex digits.");
-        }
-
+        CredentialForm.Check(request.CredentialId, request.CredentialHash, errors);
         return errors.ToProblem();
     }
 
@@ -68,6 +58,7 @@ public static partial class Enrolment
         if (!TokenText.TryGetId(request.JoinToken, out var id)
             || await scope.Db.JoinTokens.FindAsync(id) is not { } token
             || !CredentialStore.HashEquals(TokenText.Hash(request.JoinToken), token.Hash)
+            || token.RevokedAt is not null
             || token.Host != request.Host)
         {
             return ProblemTypes.JoinTokenInvalid;
@@ -96,22 +87,7 @@ public static partial class Enrolment
         token.CredentialId = request.CredentialId;
         token.CredentialHash = request.CredentialHash;
         token.Version = revision;
-        scope.Db.Credentials.Add(new CredentialRow
-        {
-            Id = request.CredentialId,
-            Hash = request.CredentialHash,
-            Name = $"agent of {token.Host}",
-            Scopes = Scopes.Agent,
-            Host = token.Host,
-            CreatedAt = scope.Now,
-            Version = revision,
-        });
+        scope.Db.Credentials.Add(CredentialForm.OfAgent(token.Host, request.CredentialId, request.CredentialHash, scope.Now, revision));
         return new EnrollResult(token.Host);
     }
-
-    [GeneratedRegex(@"\A[0-9a-f]{16}\z")]
-    private static partial Regex CredentialId();
-
-    [GeneratedRegex(@"\A[0-9a-f]{64}\z")]
-    private static partial Regex CredentialHash();
 }

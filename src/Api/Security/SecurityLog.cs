@@ -15,4 +15,13 @@ internal static partial class SecurityLog
 
     [LoggerMessage(2103, LogLevel.Warning, "An enrolment for host {Host} was refused: {Code}")]
     public static partial void EnrolmentRefused(ILogger logger, string host, string code);
+
+    [LoggerMessage(2104, LogLevel.Information, "Credential {Credential} was revoked by {Actor}")]
+    public static partial void Revoked(ILogger logger, string credential, string actor);
+
+    [LoggerMessage(2105, LogLevel.Information, "The agent of host {Host} replaces credential {Credential} by {Successor}")]
+    public static partial void Rotated(ILogger logger, string host, string credential, string successor);
+
+    [LoggerMessage(2106, LogLevel.Warning, "When credentials were last used could not be written; trying again")]
+    public static partial void LastUseFailed(ILogger logger, Exception exception);
 }

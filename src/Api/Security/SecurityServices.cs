@@ -8,6 +8,7 @@ public static class SecurityServices
     {
         services.AddSingleton<CredentialStore>();
         services.AddHostedService<AdminToken>();
+        services.AddHostedService<LastUse>();
 
         // The core only: AddAuthentication would bring data protection, which writes key files that nothing here uses.
         services.AddWebEncoders();

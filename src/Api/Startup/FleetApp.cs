@@ -104,7 +104,9 @@ public static class FleetApp
         routes.MapHosts();
         routes.MapHits();
         routes.MapJoinTokens();
+        routes.MapTokens();
         routes.MapEnrolment();
+        routes.MapRotation();
         routes.MapClaim();
         routes.MapDesired();
         routes.MapHeartbeat();
