@@ -9,7 +9,7 @@ namespace Fleet.HostAgent.ControlPlane;
 
 /// <summary>Enrols, claims, and keeps the three conversations with the control plane going. Its absence stops no enforcement.</summary>
 public sealed partial class ControlPlaneService(
-    Enrollment enrollment, ControlPlaneClient client, DesiredStream stream, Heartbeats heartbeats, ReportSender reports,
+    Enrollment enrollment, CredentialRotation rotation, ControlPlaneClient client, DesiredStream stream, Heartbeats heartbeats, ReportSender reports,
     IHostApplicationLifetime lifetime, IOptions<AgentOptions> options, TimeProvider time,
     ILogger<ControlPlaneService> logger) : BackgroundService
 {
@@ -21,12 +21,14 @@ public sealed partial class ControlPlaneService(
         try
         {
             client.UseCredential(await RepeatAsync("enrol", enrollment.GetCredentialAsync, stoppingToken));
+            await RepeatAsync("finish replacing the credential", ResumeAsync, stoppingToken);
             var claim = await RepeatAsync("claim the host", ClaimAsync, stoppingToken);
             LogClaimed(options.Value.Host, claim.Incarnation);
             await Task.WhenAll(
                 KeepAsync("desired-state stream", token => stream.FollowAsync(claim.Incarnation, token), stoppingToken),
                 KeepAsync("heartbeats", token => RunAsync(heartbeats.RunAsync(claim, token)), stoppingToken),
-                KeepAsync("reports", token => RunAsync(reports.RunAsync(claim.Incarnation, token)), stoppingToken));
+                KeepAsync("reports", token => RunAsync(reports.RunAsync(claim.Incarnation, token)), stoppingToken),
+                KeepAsync("rotation of the credential", token => RunAsync(rotation.RunAsync(token)), stoppingToken));
         }
         catch (OperationCanceledException) when (stoppingToken.IsCancellationRequested)
         {
@@ -37,6 +39,12 @@ public sealed partial class ControlPlaneService(
             LogCannotStart(exception.Message);
             Stop(ExitCodes.Configuration);
         }
+    }
+
+    private async Task<bool> ResumeAsync(CancellationToken cancellationToken)
+    {
+        await rotation.ResumeAsync(cancellationToken);
+        return true;
     }
 
     private Task<ClaimResult> ClaimAsync(CancellationToken cancellationToken) =>
@@ -60,7 +68,8 @@ public sealed partial class ControlPlaneService(
             }
             catch (Exception exception) when (IsPassing(exception, cancellationToken))
             {
-                LogRetry(what, exception.Message);
+                LogRetry(what, ControlPlaneHttp.Explain(exception));
+                await RecoverAsync(exception, cancellationToken);
                 await Task.Delay(backoff.Next(), time, cancellationToken); // allowed: backoff
             }
         }
@@ -85,7 +94,8 @@ public sealed partial class ControlPlaneService(
             }
             catch (Exception exception) when (IsPassing(exception, cancellationToken))
             {
-                LogRetry(what, exception.Message);
+                LogRetry(what, ControlPlaneHttp.Explain(exception));
+                await RecoverAsync(exception, cancellationToken);
             }
 
             if (pause is not null || time.GetElapsedTime(started) > Lasting)
@@ -94,6 +104,23 @@ public sealed partial class ControlPlaneService(
             }
 
             await Task.Delay(pause ?? backoff.Next(), time, cancellationToken); // allowed: backoff
+        }
+    }
+
+    private async Task RecoverAsync(Exception exception, CancellationToken cancellationToken)
+    {
+        if (exception is not ControlPlaneException { Code: "unauthenticated" })
+        {
+            return;
+        }
+
+        try
+        {
+            await rotation.RecoverAsync(cancellationToken);
+        }
+        catch (Exception failure) when (IsPassing(failure, cancellationToken))
+        {
+            LogRetry("recover the credential", ControlPlaneHttp.Explain(failure));
         }
     }
 
