@@ -34,7 +34,7 @@ public static class OpenApiSetup
             Type = SecuritySchemeType.Http,
             Scheme = "bearer",
             BearerFormat = "fleet_{id}_{secret}",
-            Description = "A Fleet token, such as the one in admin.token.",
+            Description = "A Fleet token, such as the one in admin.token; or a JWT of the identity provider, where one is set up.",
         };
         return Task.CompletedTask;
     }
@@ -58,9 +58,10 @@ public static class OpenApiSetup
             operation.Description = $"{operation.Description} Scope: `{string.Join("`, `", scopes)}`.".Trim();
         }
 
+        problems.Add(ProblemTypes.RateLimited);
         if (operation.RequestBody is not null)
         {
-            problems.AddRange([ProblemTypes.BodyTooLarge, ProblemTypes.UnsupportedMediaType]);
+            problems.AddRange([ProblemTypes.RequestTimeout, ProblemTypes.BodyTooLarge, ProblemTypes.UnsupportedMediaType]);
         }
 
         if (context.Description.HttpMethod is not "GET")

@@ -44,6 +44,8 @@ public static class ProblemTypes
     public static readonly ProblemType LastAdmin = new("last-admin", 409, "It is the last administrator's token: nobody could make another");
     public static readonly ProblemType AgentSuperseded = new("agent-superseded", 409, "A newer agent process has claimed this host");
     public static readonly ProblemType SpoolGap = new("spool-gap", 409, "Reports before these are missing");
+    public static readonly ProblemType RequestTimeout = new("request-timeout", 408, "The request came too slowly");
+    public static readonly ProblemType RateLimited = new("rate-limited", 429, "Too many requests: ask again after Retry-After");
     public static readonly ProblemType Stale = new("stale", 412, "The resource has changed since");
     public static readonly ProblemType BodyTooLarge = new("body-too-large", 413, "The body is too large");
     public static readonly ProblemType UnsupportedMediaType = new("unsupported-media-type", 415, "The body must be application/json");
@@ -60,6 +62,7 @@ public static class ProblemTypes
         403 => Forbidden,
         404 => NotFound,
         405 => MethodNotAllowed,
+        408 => RequestTimeout,
         413 => BodyTooLarge,
         415 => UnsupportedMediaType,
         >= 500 => Internal,

@@ -1,5 +1,7 @@
+using Fleet.Api.Agents;
 using Fleet.Api.OpenApi;
 using Fleet.Api.Problems;
+using Fleet.Api.Startup;
 using Fleet.Contracts;
 using Fleet.Contracts.Security;
 using Fleet.Data.Entities;
@@ -19,6 +21,7 @@ public static class Enrolment
             .WithTags("Agents")
             .WithSummary("Enrol a host agent")
             .WithDescription("The join token in the body is the authorization. Repeating it with the same credential is answered alike; with another one it is refused.")
+            .WithMetadata(new RequestSizeLimit(RequestLimits.AnonymousBody))
             .WithProblems(ProblemTypes.InvalidRequest, ProblemTypes.MalformedBody, ProblemTypes.JoinTokenInvalid, ProblemTypes.JoinTokenUsed, ProblemTypes.CredentialExists);
 
     private static async Task<Results<Ok<EnrollResult>, ProblemHttpResult>> EnrollAsync(
@@ -32,7 +35,6 @@ public static class Enrolment
         var outcome = await writer.ExecuteAsync(scope => ExchangeAsync(scope, request), cancellationToken);
         if (outcome.IsRefused)
         {
-            SecurityLog.EnrolmentRefused(logger, request.Host, outcome.Problem.Type.Code);
             return outcome.Problem.ToResult();
         }
 

@@ -12,6 +12,7 @@ using Fleet.Api.Security;
 using Fleet.Api.Vms;
 using Fleet.Data;
 using Fleet.Data.Storage;
+using Microsoft.AspNetCore.Server.Kestrel.Core;
 using Microsoft.Extensions.DependencyInjection.Extensions;
 using Microsoft.Extensions.Options;
 
@@ -21,17 +22,12 @@ namespace Fleet.Api.Startup;
 public static class FleetApp
 {
     private const string DocumentTool = "GetDocument.Insider";
-    private const long MaximumBody = 4 * 1024 * 1024;
 
     public static WebApplication Create(string[] args, Action<WebApplicationBuilder>? configure = null)
     {
         var builder = WebApplication.CreateBuilder(new WebApplicationOptions { Args = args, ContentRootPath = AppContext.BaseDirectory });
         ListenAddresses.Configure(builder);
-        builder.WebHost.ConfigureKestrel(kestrel =>
-        {
-            kestrel.AddServerHeader = false;
-            kestrel.Limits.MaxRequestBodySize = MaximumBody;
-        });
+        builder.WebHost.ConfigureKestrel(RequestLimits.Configure);
         Logs.Configure(builder);
         AddServices(builder.Services, builder.Configuration);
         configure?.Invoke(builder);
@@ -71,6 +67,7 @@ public static class FleetApp
         services.AddFleetAgents();
         services.AddFleetMigrations();
         services.AddFleetSecurity();
+        services.AddSingleton<IConfigureOptions<KestrelServerOptions>, ClientCertificates>();
         services.AddSingleton<VmReader>();
         services.AddSingleton<PageReader>();
         services.AddSingleton<PageHistory>();
@@ -89,6 +86,7 @@ public static class FleetApp
         });
         app.UseRouting();
         app.UseAuthentication();
+        app.UseRateLimiter();
         app.UseAuthorization();
     }
 
@@ -96,7 +94,10 @@ public static class FleetApp
     {
         app.MapOpenApi().AllowAnonymous();
         app.MapHealth();
-        var routes = app.MapGroup("/v1").AddEndpointFilter<IdFilter>();
+        var routes = app.MapGroup("/v1")
+            .AddEndpointFilter<IdFilter>()
+            .AddEndpointFilter<RefusalFilter>()
+            .WithMetadata(new RequestSizeLimit(RequestLimits.SmallBody));
         routes.MapVms();
         routes.MapPages();
         routes.MapMigrations();

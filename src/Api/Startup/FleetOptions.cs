@@ -1,3 +1,6 @@
+using Fleet.Api.Security;
+using Fleet.Api.Security.Limits;
+
 namespace Fleet.Api.Startup;
 
 /// <summary>Section <c>Fleet</c>.</summary>
@@ -31,4 +34,11 @@ public sealed class FleetOptions
 
     /// <summary>How long the gate waits for source and target once asked for the switchover; the guest stands still meanwhile.</summary>
     public TimeSpan SwitchoverLifetime { get; set; } = TimeSpan.FromSeconds(60);
+
+    /// <summary>PEM file with the authorities of client certificates; set, every https endpoint needs one. Null: none is asked for.</summary>
+    public string? ClientCertificateCa { get; set; }
+
+    public JwtOptions Jwt { get; set; } = new();
+
+    public RateLimitOptions RateLimits { get; set; } = new();
 }

@@ -47,6 +47,8 @@ public sealed class FleetOptionsValidator : IValidateOptions<FleetOptions>
             errors.Add("Fleet:SwitchoverLifetime must be from 1 second to 1 hour.");
         }
 
+        errors.AddRange(options.Jwt.Errors());
+        errors.AddRange(options.RateLimits.Errors());
         return errors.Count == 0 ? ValidateOptionsResult.Success : ValidateOptionsResult.Fail(errors);
     }
 }
