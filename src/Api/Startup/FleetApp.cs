@@ -88,6 +88,7 @@ public static class FleetApp
         app.UseAuthentication();
         app.UseRateLimiter();
         app.UseAuthorization();
+        app.UseMiddleware<Utf8Only>();
     }
 
     private static void Map(WebApplication app)
