@@ -23,6 +23,7 @@ public sealed class JwtTests : IDisposable
 {
     private const string Issuer = "https://identity.example/";
     private static readonly Uri Vms = new(Routes.Vms, UriKind.Relative);
+    private readonly byte[] _shared = RandomNumberGenerator.GetBytes(32);
     private readonly RSA _rsa = RSA.Create(2048);
     private readonly TempFolder _folder = new();
 
@@ -70,11 +71,13 @@ public sealed class JwtTests : IDisposable
         var good = Token(("scope", "read"));
         Assert.Equal(HttpStatusCode.OK, (await api.Client(good).GetAsync(Vms)).StatusCode);
         using var other = RSA.Create(2048);
-        var shared = new SigningCredentials(new SymmetricSecurityKey(_rsa.ExportSubjectPublicKeyInfo()) { KeyId = "k1" }, SecurityAlgorithms.HmacSha256);
+        var publicAsSecret = new SigningCredentials(new SymmetricSecurityKey(_rsa.ExportSubjectPublicKeyInfo()) { KeyId = "k1" }, SecurityAlgorithms.HmacSha256);
+        var shared = new SigningCredentials(new SymmetricSecurityKey(_shared) { KeyId = "k2" }, SecurityAlgorithms.HmacSha256);
         var now = TimeProvider.System.GetUtcNow().UtcDateTime;
         string[] wrong =
         [
             Sign(Describe(("scope", "read")), new SigningCredentials(new RsaSecurityKey(other) { KeyId = "k1" }, SecurityAlgorithms.RsaSha256)),
+            Sign(Describe(("scope", "read")), publicAsSecret),
             Sign(Describe(("scope", "read")), shared),
             Sign(Describe(("scope", "read")), null),
             good[..^8] + "AAAAAAAA",
@@ -168,7 +171,7 @@ public sealed class JwtTests : IDisposable
     {
         var key = _rsa.ExportParameters(includePrivateParameters: false);
         var (n, e) = (Base64UrlEncoder.Encode(key.Modulus), Base64UrlEncoder.Encode(key.Exponent));
-        return $$"""{"keys":[{"kty":"RSA","use":"sig","kid":"k1","n":{{JsonSerializer.Serialize(n)}},"e":{{JsonSerializer.Serialize(e)}}}]}""";
+        return $$"""{"keys":[{"kty":"RSA","use":"sig","kid":"k1","n":{{JsonSerializer.Serialize(n)}},"e":{{JsonSerializer.Serialize(e)}}},{"kty":"oct","use":"sig","kid":"k2","k":"{{Base64UrlEncoder.Encode(_shared)}}"}]}""";
     }
 
     private SigningCredentials Credentials() => new(new RsaSecurityKey(_rsa) { KeyId = "k1" }, SecurityAlgorithms.RsaSha256);

@@ -34,6 +34,24 @@ public sealed class RouteMatrixTests
             operations.Select(operation => operation.ToString()).Order(StringComparer.Ordinal));
     }
 
+    /// <summary>The scopes as agreed; the other tests only see that what is declared is also needed.</summary>
+    [Theory]
+    [InlineData("admin", "CreateToken ListTokens GetToken RevokeToken")]
+    [InlineData("hosts:write", "CreateJoinToken ListJoinTokens GetJoinToken RevokeJoinToken")]
+    [InlineData("read", "GetVm ListVms ListPages GetMigration ListMigrations ListHosts GetHost ListHits")]
+    [InlineData("vms:write", "PutVm DeleteVm")]
+    [InlineData("pages:write", "AddPages")]
+    [InlineData("pages:clear", "ClearPage ResetVm")]
+    [InlineData("migrations:write", "PutMigration SwitchOver CompleteMigration AbortMigration ParkVm")]
+    [InlineData("migrations:write migrations:fence", "RebuildVm")]
+    [InlineData("agent", "ClaimHost StreamDesiredState GetDesiredVm SendHeartbeat SendReports RotateCredential")]
+    public async Task Operations_NeedTheScopesThatWereAgreed(string scopes, string operations)
+    {
+        await using var api = await ApiHost.StartAsync();
+        var declared = (await ApiOperation.ReadAllAsync(api)).ToDictionary(operation => operation.Id, operation => operation.Scopes);
+        Assert.All(operations.Split(' '), id => Assert.Equal(scopes.Split(' '), declared[id]!));
+    }
+
     [Fact]
     public async Task EveryOperation_WithoutAValidToken_Is401()
     {
