@@ -1,5 +1,6 @@
 using System.Text.Json.Serialization;
 using Fleet.Contracts.Agents;
+using Fleet.Contracts.Changes;
 using Fleet.Contracts.Hits;
 using Fleet.Contracts.Hosts;
 using Fleet.Contracts.Migrations;
@@ -51,5 +52,7 @@ namespace Fleet.Contracts;
 [JsonSerializable(typeof(RebuildRequest))]
 [JsonSerializable(typeof(StatementRequest))]
 [JsonSerializable(typeof(IReadOnlyList<GateReason>))]
+[JsonSerializable(typeof(ChangeResource))]
+[JsonSerializable(typeof(ChangeList))]
 [JsonSerializable(typeof(ProblemBody))]
 public sealed partial class FleetJson : JsonSerializerContext;

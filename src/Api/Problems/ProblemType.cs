@@ -41,6 +41,7 @@ public static class ProblemTypes
     public static readonly ProblemType CredentialExists = new("credential-exists", 409, "A credential with this id exists already");
     public static readonly ProblemType AgentSuperseded = new("agent-superseded", 409, "A newer agent process has claimed this host");
     public static readonly ProblemType SpoolGap = new("spool-gap", 409, "Reports before these are missing");
+    public static readonly ProblemType ChangesGone = new("changes-gone", 410, "That place in the change log is gone");
     public static readonly ProblemType Stale = new("stale", 412, "The resource has changed since");
     public static readonly ProblemType BodyTooLarge = new("body-too-large", 413, "The body is too large");
     public static readonly ProblemType UnsupportedMediaType = new("unsupported-media-type", 415, "The body must be application/json");

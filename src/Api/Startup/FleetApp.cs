@@ -1,5 +1,6 @@
 using System.Reflection;
 using Fleet.Api.Agents;
+using Fleet.Api.Changes;
 using Fleet.Api.Health;
 using Fleet.Api.Hits;
 using Fleet.Api.Hosts;
@@ -70,6 +71,7 @@ public static class FleetApp
         services.AddFleetStore();
         services.AddFleetAgents();
         services.AddFleetMigrations();
+        services.AddFleetChanges();
         services.AddFleetSecurity();
         services.AddSingleton<VmReader>();
         services.AddSingleton<PageReader>();
@@ -103,6 +105,7 @@ public static class FleetApp
         routes.MapVmLife();
         routes.MapHosts();
         routes.MapHits();
+        routes.MapChanges();
         routes.MapJoinTokens();
         routes.MapEnrolment();
         routes.MapClaim();
