@@ -91,7 +91,7 @@ public static class PoisonedSet
             [.. added.Select(row => new PageKey(row.Frame, row.Shift))],
             [.. absorbed.Select(ToCleared)]);
         var revision = scope.Change(kind, ChangeResources.Vm(vm.Id), actor, reason, payload.ToJson());
-        await BumpAsync(scope.Db, vm.Id, reportedAgain, revision);
+        await BumpAsync(scope.Db, vm.Id, [.. reportedAgain.Except(added)], revision);
         if (added.Count == 0)
         {
             return;
@@ -120,12 +120,21 @@ public static class PoisonedSet
     }
 
     // A seal reports the whole set again while the guest stands still: one statement for many rows, not one for each.
-    private static async Task BumpAsync(FleetDbContext db, string vm, HashSet<PoisonedPageRow> rows, long revision)
+    private static async Task BumpAsync(FleetDbContext db, string vm, IReadOnlyList<PoisonedPageRow> rows, long revision)
     {
         foreach (var frames in rows.Select(row => row.Frame).Chunk(Neighbourhood.ChunkOfFrames))
         {
             await db.Pages.Where(row => row.Vm == vm && EF.Parameter(frames).Contains(row.Frame))
                 .ExecuteUpdateAsync(set => set.SetProperty(row => row.Version, revision));
+        }
+
+        foreach (var row in rows)
+        {
+            // The statement went past the change tracker, which compares versions when it writes the row.
+            var version = db.Entry(row).Property(entity => entity.Version);
+            version.OriginalValue = revision;
+            version.CurrentValue = revision;
+            version.IsModified = false;
         }
     }
 }
