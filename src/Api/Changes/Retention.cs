@@ -26,7 +26,7 @@ public sealed class Retention(StoreWriter writer, TimeProvider time, IOptions<Fl
             }
             catch (StoreWriteException exception)
             {
-                ChangeServiceLog.RetentionFailed(logger, exception);
+                ChangeLogging.RetentionFailed(logger, exception);
             }
         }
     }
@@ -38,7 +38,7 @@ public sealed class Retention(StoreWriter writer, TimeProvider time, IOptions<Fl
         if (changes + hits > 0)
         {
             await writer.ExecuteAsync(scope => Task.FromResult(Note(scope, changes, hits)), cancellationToken);
-            ChangeServiceLog.Compacted(logger, changes, hits);
+            ChangeLogging.Compacted(logger, changes, hits);
         }
     }
 
@@ -56,34 +56,25 @@ public sealed class Retention(StoreWriter writer, TimeProvider time, IOptions<Fl
         return all;
     }
 
-    private Task<int> CompactAsync(WriteScope scope)
+    private async Task<int> CompactAsync(WriteScope scope)
     {
         var (age, count) = (options.Value.ChangeRetention, options.Value.ChangesKept);
         var old = scope.Now - (long)age.TotalMilliseconds;
-        var surplus = scope.Db.Changes.OrderByDescending(row => row.Revision).Skip(count).Select(row => (long?)row.Revision).FirstOrDefault() ?? 0;
-        var newest = scope.Revision;
+        var surplus = await scope.Db.Changes.OrderByDescending(row => row.Revision).Skip(count).Select(row => (long?)row.Revision).FirstOrDefaultAsync() ?? 0;
+        var newest = await scope.Db.Changes.MaxAsync(row => (long?)row.Revision) ?? 0;
         // Oldest first and without holes: the floor says all that is gone.
-        var firstKept = scope.Db.Changes.Where(row => row.At >= old).OrderBy(row => row.Revision).Select(row => (long?)row.Revision).FirstOrDefault() ?? newest;
+        var firstKept = await scope.Db.Changes.Where(row => row.At >= old).OrderBy(row => row.Revision).Select(row => (long?)row.Revision).FirstOrDefaultAsync() ?? newest;
         var last = Math.Min(Math.Max(firstKept - 1, surplus), newest - 1);
-        return scope.Db.Changes.Where(row => row.Revision <= last).OrderBy(row => row.Revision).Take(Chunk).ExecuteDeleteAsync();
+        return await scope.Db.Changes.Where(row => row.Revision <= last).OrderBy(row => row.Revision).Take(Chunk).ExecuteDeleteAsync();
     }
 
-    private Task<int> DropHitsAsync(WriteScope scope)
+    private async Task<int> DropHitsAsync(WriteScope scope)
     {
         var old = scope.Now - (long)options.Value.HitRetention.TotalMilliseconds;
-        var surplus = scope.Db.Hits.OrderByDescending(row => row.Id).Skip(options.Value.HitsKept).Select(row => (long?)row.Id).FirstOrDefault() ?? 0;
-        return scope.Db.Hits.Where(row => row.LastAt < old || row.Id <= surplus).OrderBy(row => row.Id).Take(Chunk).ExecuteDeleteAsync();
+        var surplus = await scope.Db.Hits.OrderByDescending(row => row.Id).Skip(options.Value.HitsKept).Select(row => (long?)row.Id).FirstOrDefaultAsync() ?? 0;
+        return await scope.Db.Hits.Where(row => row.LastAt < old || row.Id <= surplus).OrderBy(row => row.Id).Take(Chunk).ExecuteDeleteAsync();
     }
 
     private static long Note(WriteScope scope, int changes, int hits) => scope.Change(
         ChangeKinds.Compacted, "changes", "system", "retention", JsonSerializer.Serialize(new Dictionary<string, int> { ["changes"] = changes, ["hits"] = hits }));
-}
-
-internal static partial class ChangeServiceLog
-{
-    [LoggerMessage(2501, LogLevel.Information, "Retention removed {Changes} changes and {Hits} hits")]
-    public static partial void Compacted(ILogger logger, int changes, int hits);
-
-    [LoggerMessage(2502, LogLevel.Error, "Retention could not write; it is tried again")]
-    public static partial void RetentionFailed(ILogger logger, Exception exception);
 }

@@ -54,6 +54,7 @@ public static class ChangeKinds
     public const string JoinTokenCreated = "join-token.created";
     public const string AgentEnrolled = "agent.enrolled";
     public const string CredentialCreated = "credential.created";
+    public const string Compacted = "changes.compacted";
 }
 
 public static class ChangeResources

@@ -1,6 +1,7 @@
 using System.Text.Json;
 using Fleet.Contracts;
 using Fleet.Contracts.Agents;
+using Fleet.Data;
 using Fleet.Data.Entities;
 using Fleet.Data.Pages;
 using Fleet.Data.Storage;
@@ -57,9 +58,14 @@ public sealed class DesiredReader(DigestCache digests)
             vm.ResetWanted);
     }
 
-    /// <summary>The set's change since a generation of the same memory instance and definition; null where only the whole VM will do.</summary>
+    /// <summary>The set's change since a generation of the same memory instance and definition; null where only the whole VM will do, or the log does not reach back.</summary>
     public async Task<DesiredDelta?> ReadDeltaAsync(ReadSnapshot snapshot, VmRow vm, long from, CancellationToken cancellationToken)
     {
+        if (from < await ChangeLog.FloorAsync(snapshot.Db, cancellationToken))
+        {
+            return null;
+        }
+
         var resource = ChangeResources.Vm(vm.Id);
         var payloads = await snapshot.Db.Changes
             .Where(row => row.Resource == resource && row.Revision > from && row.Revision <= vm.Generation)
