@@ -1,3 +1,4 @@
+using Fleet.Api.Metrics;
 using Fleet.Api.OpenApi;
 using Fleet.Api.Problems;
 using Fleet.Api.Security;
@@ -36,6 +37,7 @@ public static class HeartbeatEndpoints
             return new Problem(ProblemTypes.AgentSuperseded).ToResult();
         }
 
+        FleetMetrics.Heartbeats.Add(1);
         var refetch = desired.Values.Where(vm => Differs(vm, known.GetValueOrDefault(vm.Vm))).Select(vm => vm.Vm).Order(StringComparer.Ordinal);
         return TypedResults.Ok(new HeartbeatResult(DurationText.Format(board.Interval), [.. refetch]));
     }

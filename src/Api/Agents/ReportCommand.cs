@@ -1,5 +1,6 @@
 using System.Text.Json;
 using System.Text.Json.Serialization;
+using Fleet.Api.Metrics;
 using Fleet.Api.Migrations;
 using Fleet.Api.Problems;
 using Fleet.Api.Vms;
@@ -110,8 +111,24 @@ internal sealed class ReportCommand
         await FlushAsync();
         await new HitRecorder(_scope.Db, _host).RecordAsync(hits);
         var payload = new ReportsPayload(spoolId, reports[0].Sequence, reports[^1].Sequence, _added, hits.Count, _rejected);
+        Count(reports, hits);
         _scope.Change(ChangeKinds.ReportsApplied, ChangeResources.Host(_host), _actor, payload: payload.ToJson());
     }
+
+    private void Count(List<AgentReport> reports, List<AgentReport> hits) => _scope.OnCommitted(() =>
+    {
+        foreach (var kind in reports.CountBy(report => report.Kind))
+        {
+            FleetMetrics.Reports.Add(kind.Value, new KeyValuePair<string, object?>("kind", kind.Key));
+        }
+
+        foreach (var code in _rejected.CountBy(report => report.Code))
+        {
+            FleetMetrics.Rejected.Add(code.Value, new KeyValuePair<string, object?>("code", code.Key));
+        }
+
+        FleetMetrics.Hits.Add(hits.Sum(hit => hit.Count));
+    });
 
     /// <summary>Where the poison arose decides whether it is the VM's (GATE.md, "Reports of new poison").</summary>
     private async Task TakeAsync(VmRow vm, AgentReport report)

@@ -1,4 +1,5 @@
 using System.Text.Json;
+using Fleet.Api.Metrics;
 using Fleet.Api.Startup;
 using Fleet.Data.Entities;
 using Fleet.Data.Writing;
@@ -38,6 +39,7 @@ public sealed class Retention(StoreWriter writer, TimeProvider time, IOptions<Fl
         if (changes + hits > 0)
         {
             await writer.ExecuteAsync(scope => Task.FromResult(Note(scope, changes, hits)), cancellationToken);
+            FleetMetrics.HitsDropped.Add(hits);
             ChangeLogging.Compacted(logger, changes, hits);
         }
     }

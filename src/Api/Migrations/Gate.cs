@@ -1,5 +1,6 @@
 using System.Text.Json;
 using Fleet.Contracts;
+using Fleet.Api.Metrics;
 using Fleet.Contracts.Migrations;
 using Fleet.Contracts.Pages;
 using Fleet.Data;
@@ -112,7 +113,15 @@ internal static class Gate
         migration.Reasons = MigrationColumns.ToJson([]);
         migration.Version = epoch;
         vm.Attach = migration.Attach!;
+        await TimeAsync(scope, migration.Id);
         await PlacementHistory.MoveAsync(scope, vm, migration.TargetHost, epoch);
+    }
+
+    private static async Task TimeAsync(WriteScope scope, string migration)
+    {
+        var resource = ChangeResources.Migration(migration);
+        var since = await scope.Db.Changes.Where(row => row.Resource == resource && row.Kind == ChangeKinds.MigrationSwitching).Select(row => (long?)row.At).FirstOrDefaultAsync();
+        scope.OnCommitted(() => FleetMetrics.GateLatency.Record((scope.Now - (since ?? scope.Now)) / 1000.0));
     }
 
     /// <summary>Pages that the target cannot serve are poisoned from now on, whoever lost them.</summary>

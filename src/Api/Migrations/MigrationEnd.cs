@@ -1,3 +1,4 @@
+using Fleet.Api.Metrics;
 using Fleet.Contracts.Migrations;
 using Fleet.Data.Entities;
 using Fleet.Data.Placement;
@@ -54,6 +55,7 @@ internal static class MigrationEnd
         migration.Version = revision;
         scope.Touch(migration.SourceHost, vm.Id);
         scope.Touch(migration.TargetHost, vm.Id);
+        scope.OnCommitted(() => FleetMetrics.Migrations.Add(1, new KeyValuePair<string, object?>("state", state)));
         return revision;
     }
 }

@@ -5,6 +5,7 @@ using Fleet.Api.Health;
 using Fleet.Api.Hits;
 using Fleet.Api.Hosts;
 using Fleet.Api.Json;
+using Fleet.Api.Metrics;
 using Fleet.Api.Migrations;
 using Fleet.Api.OpenApi;
 using Fleet.Api.Pages;
@@ -72,6 +73,7 @@ public static class FleetApp
         services.AddFleetAgents();
         services.AddFleetMigrations();
         services.AddFleetChanges();
+        services.AddFleetMetrics();
         services.AddFleetSecurity();
         services.AddSingleton<VmReader>();
         services.AddSingleton<PageReader>();
@@ -98,6 +100,7 @@ public static class FleetApp
     {
         app.MapOpenApi().AllowAnonymous();
         app.MapHealth();
+        app.MapMetrics();
         var routes = app.MapGroup("/v1").AddEndpointFilter<IdFilter>();
         routes.MapVms();
         routes.MapPages();

@@ -1,3 +1,5 @@
+using System.Diagnostics;
+using Fleet.Api.Metrics;
 using Fleet.Api.Startup;
 using Fleet.Contracts.Agents;
 using Fleet.Data.Storage;
@@ -18,6 +20,7 @@ public sealed class DesiredStream(
     public async Task RunAsync(Subscriber subscriber, HttpContext http)
     {
         using var stop = CancellationTokenSource.CreateLinkedTokenSource(http.RequestAborted, lifetime.ApplicationStopping);
+        FleetMetrics.Streams.Add(1);
         try
         {
             using var writer = new SseWriter(http.Response.BodyWriter);
@@ -27,6 +30,10 @@ public sealed class DesiredStream(
         catch (OperationCanceledException) when (stop.IsCancellationRequested)
         {
             AgentLog.StreamEnded(logger, subscriber.Host, subscriber.Incarnation, "closed");
+        }
+        finally
+        {
+            FleetMetrics.Streams.Add(-1);
         }
     }
 
@@ -44,6 +51,11 @@ public sealed class DesiredStream(
             var next = subscriber.Next;
             var known = hub.Revision;
             sent = await WriteAsync(writer, await feed.NextAsync(cancellationToken), sent, cancellationToken);
+            if (subscriber.TakenSince is { } since)
+            {
+                FleetMetrics.PushLag.Record(Stopwatch.GetElapsedTime(since).TotalSeconds);
+            }
+
             if (time.GetUtcNow() >= bookmarkAt)
             {
                 sent = Math.Max(sent, known);
