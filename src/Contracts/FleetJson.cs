@@ -50,6 +50,9 @@ namespace Fleet.Contracts;
 [JsonSerializable(typeof(ParkRequest))]
 [JsonSerializable(typeof(RebuildRequest))]
 [JsonSerializable(typeof(StatementRequest))]
+[JsonSerializable(typeof(StatementResult))]
+[JsonSerializable(typeof(FenceRequest))]
+[JsonSerializable(typeof(ReleaseRequest))]
 [JsonSerializable(typeof(IReadOnlyList<GateReason>))]
 [JsonSerializable(typeof(ProblemBody))]
 public sealed partial class FleetJson : JsonSerializerContext;
