@@ -57,7 +57,8 @@ public sealed class ApiHost : IAsyncDisposable
         }
         catch
         {
-            await host.DisposeAsync();
+            // Whatever of it had started lets go of the folder.
+            await host._app.DisposeAsync();
             throw;
         }
     }
