@@ -34,6 +34,10 @@ public static class Routes
 
     public static string Statement(string host) => $"/v1/hosts/{host}/statement";
 
+    public static string Fence(string host) => $"/v1/hosts/{host}/fence";
+
+    public static string Release(string vm) => $"/v1/vms/{vm}/release";
+
     public static string Host(string host) => $"/v1/hosts/{host}";
 
     public static string Claim(string host) => $"/v1/hosts/{host}/claim";

@@ -3,6 +3,7 @@ using Fleet.HostAgent.ControlPlane;
 using Fleet.HostAgent.Gate;
 using Fleet.HostAgent.Options;
 using Fleet.HostAgent.Reconcile;
+using Fleet.HostAgent.Restore;
 using Fleet.HostAgent.Spool;
 using Fleet.HostAgent.State;
 using Microsoft.Extensions.Configuration;
@@ -31,6 +32,7 @@ public static class AgentHost
         services.AddSingleton<AttachmentJournal>();
         services.AddSingleton<ReportSpool>();
 
+        services.AddSingleton<StorePromise>();
         services.AddSingleton<GateStore>();
         services.AddSingleton<GateOutbox>();
         services.AddSingleton<GateKeeper>();
@@ -48,6 +50,7 @@ public static class AgentHost
         services.AddSingleton<DesiredStream>();
         services.AddSingleton<Heartbeats>();
         services.AddSingleton<ReportSender>();
+        services.AddSingleton<Stating>();
 
         services.AddHostedService<ReconcileService>();
         services.AddHostedService<VmmListeners>();

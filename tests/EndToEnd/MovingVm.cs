@@ -122,9 +122,20 @@ internal sealed class MovingVm : IAsyncDisposable
     /// <summary>Waits for the guest to run on the target, ends the migration and the source's VMM.</summary>
     public async Task CompleteAsync(string migration = Migration)
     {
+        await CompleteKeepingSourceAsync(migration);
+        await EndSourceAsync();
+    }
+
+    /// <summary>As <see cref="CompleteAsync"/>, but nobody has ended the source's VMM yet.</summary>
+    public async Task CompleteKeepingSourceAsync(string migration = Migration)
+    {
         await _migrating.CompleteAsync(migration, Cancelled);
         Assert.NotEqual("running", (await StatusOfSourceAsync())?.State);
         await RunsAsync(TargetGuest);
+    }
+
+    public async Task EndSourceAsync()
+    {
         await Vmm.TerminateAsync();
         (Vmm, Guest) = (TargetVmm, TargetGuest);
     }

@@ -6,6 +6,7 @@ using Fleet.Contracts.Vms;
 using Fleet.HostAgent.Attach;
 using Fleet.HostAgent.Gate;
 using Fleet.HostAgent.Reconcile;
+using Fleet.HostAgent.Restore;
 using Fleet.HostAgent.Spool;
 using Fleet.HostAgent.State;
 using Microsoft.Extensions.Configuration;
@@ -30,6 +31,10 @@ internal sealed class TestAgent : IAsyncDisposable
     public ReportSpool Spool => _host.Services.GetRequiredService<ReportSpool>();
 
     public GateOutbox Outbox => _host.Services.GetRequiredService<GateOutbox>();
+
+    public StorePromise Promise => _host.Services.GetRequiredService<StorePromise>();
+
+    public Stating Stating => _host.Services.GetRequiredService<Stating>();
 
     public WorkSet Work => _host.Services.GetRequiredService<WorkSet>();
 

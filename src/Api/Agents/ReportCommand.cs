@@ -3,6 +3,7 @@ using System.Text.Json.Serialization;
 using Fleet.Api.Metrics;
 using Fleet.Api.Migrations;
 using Fleet.Api.Problems;
+using Fleet.Api.Restore;
 using Fleet.Api.Vms;
 using Fleet.Contracts.Agents;
 using Fleet.Contracts.Pages;
@@ -37,9 +38,15 @@ internal sealed class ReportCommand
 
     public static async Task<Outcome<ReportsResult>> ApplyAsync(WriteScope scope, string host, ReportsRequest request, string actor)
     {
-        if (await scope.Db.Hosts.FindAsync(host) is not { } row || row.Incarnation != request.Incarnation)
+        if (Admission.Judge(await scope.Db.Hosts.FindAsync(host), request.Incarnation, scope.Revision) is { } refused)
         {
-            return ProblemTypes.AgentSuperseded;
+            return refused;
+        }
+
+        if (request.Acks is { Count: > 0 } && await ShownBy(host, request).FindProofAsync(scope.Db, scope.Revision) is not null)
+        {
+            // Nothing of it counts: the numbers that it is about are not this database's.
+            return ProblemTypes.StatementRequired;
         }
 
         var spool = await scope.Db.Spools.FindAsync(host, request.SpoolId);
@@ -79,6 +86,10 @@ internal sealed class ReportCommand
 
         return new ReportsResult(spool?.LastSequence ?? 0, command._rejected);
     }
+
+    /// <summary>An acknowledgement of a generation that was never issued here proves that the database was put back from a backup.</summary>
+    public static Shown ShownBy(string host, ReportsRequest request) =>
+        new(host, 0, request.Incarnation, [.. (request.Acks ?? []).Select(ack => new ShownVm(ack.Vm, ack.Generation, ack.MemoryInstance))]);
 
     private async Task ApplyAsync(string spoolId, List<AgentReport> reports)
     {

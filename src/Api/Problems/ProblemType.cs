@@ -40,6 +40,8 @@ public static class ProblemTypes
     public static readonly ProblemType JoinTokenUsed = new("join-token-used", 409, "The join token was used for another credential");
     public static readonly ProblemType CredentialExists = new("credential-exists", 409, "A credential with this id exists already");
     public static readonly ProblemType AgentSuperseded = new("agent-superseded", 409, "A newer agent process has claimed this host");
+    public static readonly ProblemType StatementRequired = new("statement-required", 409, "After a restore from backup: claim the host again, and state what it holds");
+    public static readonly ProblemType NotQuarantined = new("not-quarantined", 409, "There is no quarantine that this could end");
     public static readonly ProblemType SpoolGap = new("spool-gap", 409, "Reports before these are missing");
     public static readonly ProblemType ChangesGone = new("changes-gone", 410, "That place in the change log is gone");
     public static readonly ProblemType Stale = new("stale", 412, "The resource has changed since");

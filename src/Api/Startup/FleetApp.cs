@@ -10,6 +10,7 @@ using Fleet.Api.Migrations;
 using Fleet.Api.OpenApi;
 using Fleet.Api.Pages;
 using Fleet.Api.Problems;
+using Fleet.Api.Restore;
 using Fleet.Api.Security;
 using Fleet.Api.Vms;
 using Fleet.Data;
@@ -70,12 +71,14 @@ public static class FleetApp
         // Hosted services start in this order and stop in the reverse one: plain http is refused before anything is created.
         services.AddHostedService<PlainHttpGuard>();
         services.AddFleetStore();
+        services.AddFleetRestore();
         services.AddFleetAgents();
         services.AddFleetMigrations();
         services.AddFleetChanges();
         services.AddFleetMetrics();
         services.AddFleetSecurity();
         services.AddSingleton<VmReader>();
+        services.AddSingleton<HostReader>();
         services.AddSingleton<PageReader>();
         services.AddSingleton<PageHistory>();
     }
@@ -115,5 +118,7 @@ public static class FleetApp
         routes.MapDesired();
         routes.MapHeartbeat();
         routes.MapReports();
+        routes.MapStatement();
+        routes.MapRestoreOverrides();
     }
 }

@@ -3,6 +3,7 @@ namespace Fleet.Contracts.Hosts;
 /// <param name="State"><c>online</c>, <c>unknown</c> or <c>offline</c>, by the server's clock.</param>
 /// <param name="Incarnation">The agent process that claimed the host last; null before the first claim.</param>
 /// <param name="Vms">Number of VMs placed on the host.</param>
+/// <param name="Statement">After a restore from backup: one of <see cref="StatementStates"/>; null when none is needed.</param>
 public sealed record HostResource(
     string Id,
     string State,
@@ -13,7 +14,22 @@ public sealed record HostResource(
     DateTimeOffset? LastSeenAt,
     IReadOnlyDictionary<string, string> Labels,
     bool Drained,
-    int Vms);
+    int Vms,
+    string? Statement = null);
+
+public static class StatementStates
+{
+    /// <summary>What the host holds is not known yet; quarantined VMs wait for it.</summary>
+    public const string Pending = "pending";
+
+    public const string Stated = "stated";
+
+    /// <summary>An override asserts that it is dead and runs no guest.</summary>
+    public const string Fenced = "fenced";
+}
+
+/// <summary>Body of POST /v1/hosts/{host}/fence: asserts that the host is dead and runs no guest.</summary>
+public sealed record FenceRequest(string Reason);
 
 public static class HostStates
 {

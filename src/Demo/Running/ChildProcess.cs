@@ -54,6 +54,14 @@ public sealed class ChildProcess : IAsyncDisposable
         return _process.ExitCode;
     }
 
+    /// <summary>Waits for a program that ends by itself.</summary>
+    /// <returns>The exit code.</returns>
+    public async Task<int> EndedAsync(CancellationToken cancellationToken)
+    {
+        await _process.WaitForExitAsync(cancellationToken);
+        return _process.ExitCode;
+    }
+
     /// <summary>The end of the log, for messages about a process that failed.</summary>
     public string LogTail(int lines = 15)
     {

@@ -48,6 +48,14 @@ public sealed class LocalFleet : IAsyncDisposable
         Client = new FleetClient(Address, AdminToken);
     }
 
+    /// <summary>Runs the control plane's program as a tool on its data folder: <c>backup</c> or <c>restore</c>.</summary>
+    /// <returns>The exit code.</returns>
+    public async Task<int> RunVerbAsync(string verb, string file, CancellationToken cancellationToken)
+    {
+        await using var process = ChildProcess.Start(Programs.Api, Path.Combine(Root, $"{verb}.log"), [verb, file, $"--Fleet:DataFolder={DataFolder}"]);
+        return await process.EndedAsync(cancellationToken);
+    }
+
     /// <summary>Enrols the host where that was not done, and starts its agent.</summary>
     /// <param name="policy">Null for the agent's default.</param>
     public async Task<ChildProcess> StartAgentAsync(string host, CancellationToken cancellationToken, string? policy = null)

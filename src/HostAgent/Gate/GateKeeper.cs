@@ -3,6 +3,7 @@ using Fleet.Contracts.Agents;
 using Fleet.HostAgent.Enforce;
 using Fleet.HostAgent.Options;
 using Fleet.HostAgent.Reconcile;
+using Fleet.HostAgent.Restore;
 using Fleet.HostAgent.Spool;
 using Fleet.HostAgent.State;
 using Fleet.Linux.Processes;
@@ -16,7 +17,7 @@ namespace Fleet.HostAgent.Gate;
 /// the barrier is closed on disk before the seal is spooled; the right is on disk before the guest runs. Call with the entry's gate held.
 /// </summary>
 public sealed partial class GateKeeper(
-    GateStore store, ReportSpool spool, GateOutbox outbox, AttachmentJournal journal, IOptions<AgentOptions> options, TimeProvider time, ILogger<GateKeeper> logger)
+    GateStore store, StorePromise promise, ReportSpool spool, GateOutbox outbox, AttachmentJournal journal, IOptions<AgentOptions> options, TimeProvider time, ILogger<GateKeeper> logger)
 {
     private const int ReportsPerLine = 1000;
     private readonly HashSet<(string Vm, long MemoryInstance)> _attested = [];
@@ -52,6 +53,16 @@ public sealed partial class GateKeeper(
         attachment.Undelivered = attachment.Undelivered.Union(frames);
         journal.Save(attachment);
         outbox.Drop(attachment.Vm);
+    }
+
+    /// <summary>
+    /// A memory error of a guest that has the right: on disk before its report can leave, until the desired set has it, so that it can be
+    /// stated where the control plane took the report and then lost it (restore from backup).
+    /// </summary>
+    public void TakeReportedPoison(Attach.Attachment attachment, FrameSet frames)
+    {
+        attachment.Reported = attachment.Reported.Union(frames);
+        journal.Save(attachment);
     }
 
     /// <summary>A VMM that has used its permit is not incoming any more. Its holes stay trapped until the control plane's set has them.</summary>
@@ -101,7 +112,7 @@ public sealed partial class GateKeeper(
             : null;
         return new GateView(
             options.Value.Host, desired, record, vmm, verified && vmm is not null,
-            record.Vmm?.IsAlive() == true, Lives(desired.Migration?.Permit?.VmmInstance));
+            record.Vmm?.IsAlive() == true, Lives(desired.Migration?.Permit?.VmmInstance), promise.IsOlder(desired));
     }
 
     private bool Carry(VmEntry entry, DesiredVm desired, GateView view, GateStep step)

@@ -9,9 +9,9 @@ public static class GateRules
 {
     public static IReadOnlyList<GateStep> Decide(GateView view)
     {
-        if (view.Desired.Quarantined)
+        if (view.Desired.Quarantined || view.IsOlder)
         {
-            // Restore from backup: no right, no seal, no disarming.
+            // Restore from backup: no right, no seal, no fence: a guest that holds a right runs on, and one that holds none stays latched.
             return [];
         }
 

@@ -11,8 +11,9 @@ namespace Fleet.HostAgent.Gate;
 /// <param name="Verified">The kernel confirmed every page of the desired set, and every hole the stream left, in that VMM just now.</param>
 /// <param name="VmmOfRecordLives">The process of the record's right still runs.</param>
 /// <param name="VmmOfPermitLives">The process that the migration's permit is for still runs.</param>
+/// <param name="IsOlder"><paramref name="Desired"/> is of a store epoch before the one that this host has promised.</param>
 public sealed record GateView(
-    string Host, DesiredVm Desired, GateRecord Record, VmmView? Vmm, bool Verified, bool VmmOfRecordLives, bool VmmOfPermitLives);
+    string Host, DesiredVm Desired, GateRecord Record, VmmView? Vmm, bool Verified, bool VmmOfRecordLives, bool VmmOfPermitLives, bool IsOlder = false);
 
 /// <param name="MemoryInstance">That the process was first attached for.</param>
 /// <param name="IncomingFor">Migration for which it was started; null for a VMM that was not started to receive.</param>

@@ -5,6 +5,7 @@ using Fleet.Contracts.Handoff;
 using Fleet.HostAgent.Enforce;
 using Fleet.HostAgent.Gate;
 using Fleet.HostAgent.Options;
+using Fleet.HostAgent.Restore;
 using Fleet.HostAgent.State;
 using Fleet.Linux;
 using Microsoft.Extensions.Logging;
@@ -14,7 +15,7 @@ namespace Fleet.HostAgent.Reconcile;
 
 /// <summary>Brings one VM's VMM to its desired state, and states what the kernel confirmed.</summary>
 public sealed partial class VmReconciler(
-    AttachmentJournal journal, Attachments attachments, GateKeeper gate,
+    AttachmentJournal journal, Attachments attachments, GateKeeper gate, StorePromise promise,
     IOptions<AgentOptions> options, ILogger<VmReconciler> logger)
 {
     private readonly EnforcementPolicy _policy = options.Value.Policy == "trap" ? EnforcementPolicy.Trap : EnforcementPolicy.Marker;
@@ -80,6 +81,7 @@ public sealed partial class VmReconciler(
     private List<ArmFailure> Carry(VmEntry entry, DesiredVm desired, Attachment attachment)
     {
         var known = FrameSet.Of(desired.Pages);
+        attachment.Reported = attachment.Reported.Except(known);
         if (attachment.IncomingFor is null)
         {
             // What the grant united with the set is the set's from now on, and may be cleared there.
@@ -112,8 +114,10 @@ public sealed partial class VmReconciler(
             failures.AddRange(Enforcer.Arm(attachment, plan.Arm, _policy));
         }
 
-        // An incoming VMM never disarms: what its source could not deliver is a hole, whatever was cleared meanwhile.
-        var disarm = attachment.IncomingFor is null ? plan.Disarm : FrameSet.Empty;
+        // An incoming VMM never disarms: what its source could not deliver is a hole, whatever was cleared meanwhile. Nor does a view of a
+        // database put back from a backup: it may have forgotten the page.
+        var mayDisarm = attachment.IncomingFor is null && !desired.Quarantined && !promise.IsOlder(desired);
+        var disarm = mayDisarm ? plan.Disarm : FrameSet.Empty;
         if (!disarm.IsEmpty)
         {
             failures.AddRange(Enforcer.Disarm(attachment, disarm));
@@ -135,7 +139,7 @@ public sealed partial class VmReconciler(
 
         if (failures.Count == 0)
         {
-            Journal(attachment, attachment.IncomingFor is null ? wanted : plan.Trap);
+            Journal(attachment, mayDisarm ? wanted : plan.Trap);
         }
 
         return failures;

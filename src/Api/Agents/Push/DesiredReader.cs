@@ -9,7 +9,10 @@ using Microsoft.EntityFrameworkCore;
 
 namespace Fleet.Api.Agents.Push;
 
-/// <summary>Reads desired state out of one snapshot. What concerns a host: the VMs it owns, and those that migrate from or to it.</summary>
+/// <summary>
+/// Reads desired state out of one snapshot. What concerns a host: the VMs it owns, and those that migrate from or to it. After a restore
+/// from backup also what it stated to hold: while that is quarantined, and where a guest of its is another's now, so that it stops it.
+/// </summary>
 public sealed class DesiredReader(DigestCache digests)
 {
     /// <summary>More changes than this since the last send, and the whole VM is sent instead.</summary>
@@ -21,7 +24,11 @@ public sealed class DesiredReader(DigestCache digests)
             .Where(row => row.SourceHost == host || row.TargetHost == host)
             .ToDictionaryAsync(row => row.Vm, StringComparer.Ordinal, cancellationToken);
         var ids = moving.Keys.ToArray();
-        var vms = await snapshot.Db.Vms.Where(row => row.Host == host || EF.Parameter(ids).Contains(row.Id)).OrderBy(row => row.Id).ToListAsync(cancellationToken);
+        var stated = Stated(snapshot.Db, host);
+        var vms = await snapshot.Db.Vms
+            .Where(row => row.Host == host || EF.Parameter(ids).Contains(row.Id) || stated.Any(statement => statement.Vm == row.Id && (row.Quarantined || statement.Live)))
+            .OrderBy(row => row.Id)
+            .ToListAsync(cancellationToken);
         return [.. vms.Select(vm => new DesiredRow(vm, moving.GetValueOrDefault(vm.Id)))];
     }
 
@@ -35,8 +42,13 @@ public sealed class DesiredReader(DigestCache digests)
 
         var moving = await snapshot.Db.Migrations.Where(MigrationRow.Active)
             .SingleOrDefaultAsync(row => row.Vm == id && (row.SourceHost == host || row.TargetHost == host), cancellationToken);
-        return vm.Host == host || moving is not null ? new DesiredRow(vm, moving) : null;
+        return vm.Host == host || moving is not null || await Stated(snapshot.Db, host).AnyAsync(row => row.Vm == id && (vm.Quarantined || row.Live), cancellationToken)
+            ? new DesiredRow(vm, moving)
+            : null;
     }
+
+    /// <summary>Statements are of the present store epoch: a new one begins without any.</summary>
+    private static IQueryable<StatementRow> Stated(FleetDbContext db, string host) => db.Statements.Where(row => row.Host == host);
 
     public async Task<DesiredVm> ReadAsync(ReadSnapshot snapshot, DesiredRow row, string host, CancellationToken cancellationToken)
     {
