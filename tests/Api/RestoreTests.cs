@@ -58,6 +58,9 @@ public sealed class RestoreTests
         // And it migrates as any other.
         await world.GrantAsync("m2", world.B, world.C);
         await world.Api.AssertOwnedAsync("host-c");
+        Assert.Null(await world.LiftedAsync(world.C, "m2"));
+        await world.CompleteAsync("m2");
+        await (await world.B.Client.GetAsync(Routes.DesiredVm("host-b", GateWorld.Vm))).ProblemAsync(HttpStatusCode.NotFound, "unknown-vm");
     }
 
     [Fact]

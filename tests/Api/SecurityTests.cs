@@ -48,8 +48,8 @@ public sealed class SecurityTests
         var agent = await (await api.EnrolAsync("host-a")).ClaimAsync();
         await (await api.EnrolAsync("host-b")).ClaimAsync();
         await api.Admin.CreateVmAsync("vm-1", "host-b");
-        var agentRoutes = Routes(api).Where(route => route.Pattern.StartsWith("/v1/hosts/{host}/", StringComparison.Ordinal)).ToList();
-        Assert.Equal(5, agentRoutes.Count);
+        var agentRoutes = Routes(api).Where(route => IsAgentRoute(route.Pattern)).ToList();
+        Assert.Equal(6, agentRoutes.Count);
         foreach (var (method, pattern) in agentRoutes)
         {
             await (await SendAsync(agent.Client, method, pattern, "host-b")).ProblemAsync(HttpStatusCode.Forbidden, "wrong-host");
@@ -68,7 +68,7 @@ public sealed class SecurityTests
         await using var api = await ApiHost.StartAsync();
         var agent = await api.EnrolAsync("host-a");
         foreach (var (method, pattern) in Routes(api).Where(route =>
-            !Anonymous.Contains(route.Pattern) && !route.Pattern.StartsWith("/v1/hosts/{host}/", StringComparison.Ordinal)))
+            !Anonymous.Contains(route.Pattern) && !IsAgentRoute(route.Pattern)))
         {
             await (await SendAsync(agent.Client, method, pattern, "host-a")).ProblemAsync(HttpStatusCode.Forbidden, "forbidden");
         }
@@ -87,6 +87,8 @@ public sealed class SecurityTests
     [InlineData("DELETE", "/v1/vms/vm-1/pages/1?reason=x", Scopes.PagesClear)]
     [InlineData("POST", "/v1/join-tokens", Scopes.HostsWrite)]
     [InlineData("PUT", "/v1/migrations/m1", Scopes.MigrationsWrite)]
+    [InlineData("POST", "/v1/hosts/host-a/fence", Scopes.MigrationsFence)]
+    [InlineData("POST", "/v1/vms/vm-1/release", Scopes.MigrationsFence)]
     [InlineData("GET", "/v1/migrations", Scopes.Read)]
     [InlineData("POST", "/v1/migrations/m1/switchover", Scopes.MigrationsWrite)]
     [InlineData("POST", "/v1/migrations/m1/complete", Scopes.MigrationsWrite)]
@@ -192,6 +194,9 @@ public sealed class SecurityTests
             CancellationToken.None);
         return token;
     }
+
+    private static bool IsAgentRoute(string pattern) =>
+        pattern.StartsWith("/v1/hosts/{host}/", StringComparison.Ordinal) && pattern != "/v1/hosts/{host}/fence";
 
     private static IEnumerable<(string Method, string Pattern)> Routes(ApiHost api) =>
         from endpoint in api.Services.GetRequiredService<EndpointDataSource>().Endpoints.OfType<RouteEndpoint>()
