@@ -103,6 +103,7 @@ internal static class Gate
             actor,
             migration.FenceReason,
             revision => JsonSerializer.Serialize(new Permit(migration.Id, revision, ack.Generation, ack.VmmInstance), GateJson.Default.Permit));
+        var fenced = migration.SourceFenced && migration.SealEpoch != vm.PlacementEpoch;
         migration.State = MigrationStates.Granted;
         migration.PermitEpoch = epoch;
         migration.PermitGeneration = ack.Generation;
@@ -113,7 +114,7 @@ internal static class Gate
         migration.Version = epoch;
         vm.Attach = migration.Attach!;
         await TimeAsync(scope, migration.Id);
-        await PlacementHistory.MoveAsync(scope, vm, migration.TargetHost, epoch);
+        await PlacementHistory.MoveAsync(scope, vm, migration.TargetHost, epoch, fenced);
     }
 
     private static async Task TimeAsync(WriteScope scope, string migration)

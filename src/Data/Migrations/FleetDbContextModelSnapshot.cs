@@ -377,6 +377,9 @@ namespace Fleet.Data.Migrations
                         .HasMaxLength(64)
                         .HasColumnType("TEXT");
 
+                    b.Property<bool>("Fenced")
+                        .HasColumnType("INTEGER");
+
                     b.Property<long>("FromRevision")
                         .HasColumnType("INTEGER");
 
@@ -387,6 +390,8 @@ namespace Fleet.Data.Migrations
                         .HasColumnType("INTEGER");
 
                     b.HasKey("Vm", "PlacementEpoch", "Host");
+
+                    b.HasIndex("Host", "Fenced");
 
                     b.HasIndex("Host", "Vm");
 

@@ -9,10 +9,7 @@ using Microsoft.EntityFrameworkCore;
 
 namespace Fleet.Api.Agents.Push;
 
-/// <summary>
-/// Reads desired state out of one snapshot. What concerns a host: the VMs it owns, and those that migrate from or to it. After a restore
-/// from backup also what it stated to hold: while that is quarantined, and where a guest of its is another's now, so that it stops it.
-/// </summary>
+/// <summary>Reads desired state out of one snapshot.</summary>
 public sealed class DesiredReader(DigestCache digests)
 {
     /// <summary>More changes than this since the last send, and the whole VM is sent instead.</summary>
@@ -20,16 +17,10 @@ public sealed class DesiredReader(DigestCache digests)
 
     public static async Task<List<DesiredRow>> VmsOfAsync(ReadSnapshot snapshot, string host, CancellationToken cancellationToken)
     {
-        var moving = await snapshot.Db.Migrations.Where(MigrationRow.Active)
-            .Where(row => row.SourceHost == host || row.TargetHost == host)
-            .ToDictionaryAsync(row => row.Vm, StringComparer.Ordinal, cancellationToken);
-        var ids = moving.Keys.ToArray();
-        var stated = Stated(snapshot.Db, host);
-        var vms = await snapshot.Db.Vms
-            .Where(row => row.Host == host || EF.Parameter(ids).Contains(row.Id) || stated.Any(statement => statement.Vm == row.Id && (row.Quarantined || statement.Live)))
-            .OrderBy(row => row.Id)
-            .ToListAsync(cancellationToken);
-        return [.. vms.Select(vm => new DesiredRow(vm, moving.GetValueOrDefault(vm.Id)))];
+        var concern = await Concern.OfAsync(snapshot.Db, host, null, cancellationToken);
+        var ids = concern.Vms.ToArray();
+        var vms = await snapshot.Db.Vms.Where(row => row.Host == host || EF.Parameter(ids).Contains(row.Id)).OrderBy(row => row.Id).ToListAsync(cancellationToken);
+        return [.. vms.Where(concern.Has).Select(vm => new DesiredRow(vm, concern.Moving.GetValueOrDefault(vm.Id)))];
     }
 
     /// <summary>Null when there is no such VM, or it does not concern the host.</summary>
@@ -40,15 +31,9 @@ public sealed class DesiredReader(DigestCache digests)
             return null;
         }
 
-        var moving = await snapshot.Db.Migrations.Where(MigrationRow.Active)
-            .SingleOrDefaultAsync(row => row.Vm == id && (row.SourceHost == host || row.TargetHost == host), cancellationToken);
-        return vm.Host == host || moving is not null || await Stated(snapshot.Db, host).AnyAsync(row => row.Vm == id && (vm.Quarantined || row.Live), cancellationToken)
-            ? new DesiredRow(vm, moving)
-            : null;
+        var concern = await Concern.OfAsync(snapshot.Db, host, id, cancellationToken);
+        return concern.Has(vm) ? new DesiredRow(vm, concern.Moving.GetValueOrDefault(id)) : null;
     }
-
-    /// <summary>Statements are of the present store epoch: a new one begins without any.</summary>
-    private static IQueryable<StatementRow> Stated(FleetDbContext db, string host) => db.Statements.Where(row => row.Host == host);
 
     public async Task<DesiredVm> ReadAsync(ReadSnapshot snapshot, DesiredRow row, string host, CancellationToken cancellationToken)
     {
