@@ -14,6 +14,7 @@ namespace Fleet.Api.Tests;
 
 public sealed class SecurityTests
 {
+    private static readonly string[] OfOperators = ["/v1/hosts/{host}/drain", "/v1/hosts/{host}/labels"];
     private static readonly string[] Anonymous = ["/health/live", "/health/ready", "/openapi/{documentName}.json", "/v1/agents/enroll"];
 
     [Fact]
@@ -48,7 +49,7 @@ public sealed class SecurityTests
         var agent = await (await api.EnrolAsync("host-a")).ClaimAsync();
         await (await api.EnrolAsync("host-b")).ClaimAsync();
         await api.Admin.CreateVmAsync("vm-1", "host-b");
-        var agentRoutes = Routes(api).Where(route => route.Pattern.StartsWith("/v1/hosts/{host}/", StringComparison.Ordinal)).ToList();
+        var agentRoutes = Routes(api).Where(route => IsOfAgents(route.Pattern)).ToList();
         Assert.Equal(5, agentRoutes.Count);
         foreach (var (method, pattern) in agentRoutes)
         {
@@ -68,7 +69,7 @@ public sealed class SecurityTests
         await using var api = await ApiHost.StartAsync();
         var agent = await api.EnrolAsync("host-a");
         foreach (var (method, pattern) in Routes(api).Where(route =>
-            !Anonymous.Contains(route.Pattern) && !route.Pattern.StartsWith("/v1/hosts/{host}/", StringComparison.Ordinal)))
+            !Anonymous.Contains(route.Pattern) && !IsOfAgents(route.Pattern)))
         {
             await (await SendAsync(agent.Client, method, pattern, "host-a")).ProblemAsync(HttpStatusCode.Forbidden, "forbidden");
         }
@@ -82,6 +83,9 @@ public sealed class SecurityTests
     [InlineData("GET", "/v1/vms/vm-1/pages", Scopes.Read)]
     [InlineData("GET", "/v1/hosts", Scopes.Read)]
     [InlineData("GET", "/v1/hosts/host-a", Scopes.Read)]
+    [InlineData("PUT", "/v1/hosts/host-a/drain", Scopes.HostsWrite)]
+    [InlineData("DELETE", "/v1/hosts/host-a/drain", Scopes.HostsWrite)]
+    [InlineData("PUT", "/v1/hosts/host-a/labels", Scopes.HostsWrite)]
     [InlineData("GET", "/v1/hits", Scopes.Read)]
     [InlineData("POST", "/v1/vms/vm-1/pages", Scopes.PagesWrite)]
     [InlineData("DELETE", "/v1/vms/vm-1/pages/1?reason=x", Scopes.PagesClear)]
@@ -192,6 +196,8 @@ public sealed class SecurityTests
             CancellationToken.None);
         return token;
     }
+
+    private static bool IsOfAgents(string pattern) => pattern.StartsWith("/v1/hosts/{host}/", StringComparison.Ordinal) && !OfOperators.Contains(pattern);
 
     private static IEnumerable<(string Method, string Pattern)> Routes(ApiHost api) =>
         from endpoint in api.Services.GetRequiredService<EndpointDataSource>().Endpoints.OfType<RouteEndpoint>()

@@ -71,6 +71,7 @@ public static class FleetApp
         services.AddFleetAgents();
         services.AddFleetMigrations();
         services.AddFleetSecurity();
+        services.AddSingleton<HostReader>();
         services.AddSingleton<VmReader>();
         services.AddSingleton<PageReader>();
         services.AddSingleton<PageHistory>();
@@ -102,6 +103,7 @@ public static class FleetApp
         routes.MapMigrations();
         routes.MapVmLife();
         routes.MapHosts();
+        routes.MapHostAdministration();
         routes.MapHits();
         routes.MapJoinTokens();
         routes.MapEnrolment();
