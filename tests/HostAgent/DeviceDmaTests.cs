@@ -7,7 +7,6 @@ using Fleet.Contracts.Vms;
 using Fleet.Linux;
 using Fleet.Linux.Processes;
 using Fleet.Tests.Shared;
-using Microsoft.Win32.SafeHandles;
 
 namespace Fleet.HostAgent.Tests;
 
@@ -90,7 +89,7 @@ public sealed class DeviceDmaTests : GateAgentFixture
     public async Task Owner_WithPinnedPages_SaysSoAndTheGuestRunsOn()
     {
         await using var agent = await TestAgent.StartAsync(Root, Vm(1, 1, null));
-        using var ring = await PinAsync(3);
+        await using var pin = await PinAsync(3);
         using var channel = await HandOverAsync(agent, VmmStates.Held);
         await LineAsync(channel, AgentLine.Run);
         await agent.LookAsync("vm-1");
@@ -111,15 +110,14 @@ public sealed class DeviceDmaTests : GateAgentFixture
     public async Task Owner_WithPinnedPagesAndPoison_FirstStartWaitsUntilTheyArePinnedNoMore()
     {
         await using var agent = await TestAgent.StartAsync(Root, Vm(1, 1, null, Page));
-        var ring = await PinAsync(3);
+        await using var pin = await PinAsync(3);
         using var channel = await HandOverAsync(agent, VmmStates.Held);
         await TestAgent.UntilAsync(() => Guest.HasMarker(7));
         await agent.LookAsync("vm-1");
         Assert.Equal((EnforcementStates.Failed, GateStatus.DeviceDma), StatusOf(agent));
         Assert.False(File.Exists(Path.Combine(agent.Root, "gate", "vm-1.json")));
 
-        ring.Dispose();
-        await TestAgent.UntilAsync(() => ProcessPins.PinnedBytes(Environment.ProcessId) == 0);
+        await pin.DisposeAsync();
         await TestAgent.UntilAsync(() =>
         {
             agent.Work.Add("vm-1");
@@ -138,8 +136,8 @@ public sealed class DeviceDmaTests : GateAgentFixture
         return helper;
     }
 
-    /// <summary>A page of the guest becomes a registered buffer of an io_uring, until what is returned is closed.</summary>
-    private async Task<SafeFileHandle> PinAsync(long frame)
+    /// <summary>A page of the guest becomes a registered buffer of an io_uring, until what is returned is disposed.</summary>
+    private async Task<PinnedPage> PinAsync(long frame)
     {
         var folder = Directory.CreateDirectory(Path.Combine(Root, "pin"));
         var library = NativeLibrary.Load(await CHelper.CompileAsync(CHelper.PinsItsMemory, folder, "-shared", "-fPIC"));
@@ -147,7 +145,17 @@ public sealed class DeviceDmaTests : GateAgentFixture
         var ring = pin((nint)Guest.Address(frame), TestVmm.PageBytes);
         Requires.Kernel(ring < 0 ? $"io_uring's registered buffers: {(Errno)(-ring)}" : null);
         Assert.Equal(TestVmm.PageBytes, ProcessPins.PinnedBytes(Environment.ProcessId));
-        return new SafeFileHandle(ring, ownsHandle: true);
+        return new PinnedPage(new FileDescriptor(ring));
+    }
+
+    private sealed class PinnedPage(FileDescriptor ring) : IAsyncDisposable
+    {
+        // The kernel lets go of a ring's buffers after its last descriptor is closed.
+        public async ValueTask DisposeAsync()
+        {
+            ring.Dispose();
+            await TestAgent.UntilAsync(() => ProcessPins.PinnedBytes(Environment.ProcessId) == 0);
+        }
     }
 
     [UnmanagedFunctionPointer(CallingConvention.Cdecl)]
