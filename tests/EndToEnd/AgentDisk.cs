@@ -14,6 +14,10 @@ internal sealed class AgentDisk(string folder, string vm)
     public Task KnowsAsync(Func<DesiredVm, bool> condition, string what) => LocalFleet.UntilAsync(
         async () => condition(JsonSerializer.Deserialize(await ReadAsync("desired"), FleetJson.Default.DesiredVm)!), $"the agent to know {what}", null, Cancelled);
 
+    /// <summary>Until the VM does not concern the agent any more: a VMM that comes then is not taken for one of a migration that has ended.</summary>
+    public Task ForgetsAsync() =>
+        LocalFleet.UntilAsync(() => Task.FromResult(!File.Exists(PathOf("desired"))), "the agent to know that the migration has ended", null, Cancelled);
+
     /// <summary>Until its seal is closed on disk, with the report of it in the spool.</summary>
     public Task SealedAsync() => LocalFleet.UntilAsync(
         async () =>

@@ -16,7 +16,7 @@ public sealed class MigrationFenceTests
     [Fact]
     public async Task C5_SealThatArrivesInTheNextMigration_DoesNotCountThere()
     {
-        await using var moving = await StreamedAsync();
+        await using var moving = await StreamedAsync(MovingVm.StartAsync());
         moving.Vmm.Suspend();
         await moving.BeginSwitchAsync();
         await moving.DiskOf(MovingVm.Source).KnowsAsync(vm => vm.Migration is { State: MigrationStates.Switching }, "the switchover");
@@ -27,6 +27,7 @@ public sealed class MigrationFenceTests
         await moving.Fleet.StartApiAsync(Cancelled);
         await moving.Fleet.Client.AbortAsync(MovingVm.Migration, "test", Cancelled);
         await moving.TargetVmm.TerminateAsync();
+        await moving.DiskOf(MovingVm.Target).ForgetsAsync();
 
         await moving.StreamAsync("m-2");
         await moving.BeginSwitchAsync("m-2");
@@ -59,8 +60,9 @@ public sealed class MigrationFenceTests
             async () => (await moving.Guest.StatusAsync(Cancelled)).State == "held", "the source's agent to stop its guest", moving.Agents[MovingVm.Source], Cancelled);
         moving.Watch.Forgive();
         await moving.AssertSourceIsHeldAsync();
-        var barrier = await moving.DiskOf(MovingVm.Source).BarrierAsync();
-        Assert.Equal(barrier.Right, barrier.Closed);
+        await LocalFleet.UntilAsync(
+            async () => await moving.DiskOf(MovingVm.Source).BarrierAsync() is var (right, closed) && right == closed,
+            "the barrier to be closed on disk", moving.Agents[MovingVm.Source], Cancelled);
 
         await moving.CompleteAsync();
         await moving.AssertExactlyArmedAsync(moving.Guest, 20);
@@ -127,9 +129,9 @@ public sealed class MigrationFenceTests
     private static async Task RefusedAsync(string code, Func<Task> call) =>
         Assert.Contains(code, (await Assert.ThrowsAsync<HttpRequestException>(call)).Message, StringComparison.Ordinal);
 
-    private static async Task<MovingVm> StreamedAsync()
+    private static async Task<MovingVm> StreamedAsync(Task<MovingVm>? starting = null)
     {
-        var moving = await MovingVm.StartImpatientAsync();
+        var moving = await (starting ?? MovingVm.StartImpatientAsync());
         try
         {
             await moving.PoisonAsync(20);
