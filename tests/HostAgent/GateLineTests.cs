@@ -202,6 +202,11 @@ public sealed class GateLineTests : GateAgentFixture
         await agent.Desired.AdoptAsync(Vm(1, 1, Migration(MigrationStates.Switching)), Cancelled);
         await agent.LookAsync("vm-1");
 
+        // As a VMM answers the hold that a second switchover begins with.
+        channel.SendState(VmmStates.Held, Other, run.Sequence + 1);
+        await TestAgent.UntilAsync(() => agent.Table.Find("vm-1")!.Attachment!.Channel!.State!.Obeyed == run.Sequence + 1);
+        await agent.LookAsync("vm-1");
+
         Assert.Equal((9L, 1L), Record(agent));
         Assert.Single(agent.Spool.Peek(10), report => report.Kind == AgentReport.Seal);
     }
