@@ -179,7 +179,7 @@ public sealed class GateAgentTests : GateAgentFixture
     [Fact]
     public async Task Incoming_PageThatAnotherUserfaultfdHolds_IsToldAsAReasonOnceItIsTried()
     {
-        await using var agent = await TestAgent.StartAsync(Root, Incoming(MigrationStates.Switching, null, 1, new PageKey(50, 12)));
+        await using var agent = await TestAgent.StartAsync(Root, Incoming(MigrationStates.Switching, null, 1, new PageKey(50, 12), new PageKey(60, 12)));
         using var other = UserfaultfdHandle.Create();
         other.Handshake(UffdFeatures.MissingShmem);
         other.Register(Guest.Address(50), TestVmm.PageBytes, UffdRegisterMode.Missing);
@@ -189,6 +189,7 @@ public sealed class GateAgentTests : GateAgentFixture
         await TestAgent.UntilAsync(() => (told = agent.Outbox.Take().Obstacles?.SingleOrDefault()) is not null);
 
         Assert.Equal("busy-userfaultfd", told!.Code);
+        Assert.True(Guest.HasMarker(60), "One page that cannot be armed keeps no other from it.");
         Assert.Empty(agent.Outbox.Take().Acks);
         other.Dispose();
         await TestAgent.UntilAsync(() => agent.Outbox.Take().Acks.Count > 0);
