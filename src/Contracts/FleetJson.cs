@@ -23,6 +23,7 @@ namespace Fleet.Contracts;
 [JsonSerializable(typeof(PageList))]
 [JsonSerializable(typeof(HostResource))]
 [JsonSerializable(typeof(ItemList<HostResource>))]
+[JsonSerializable(typeof(DrainRequest))]
 [JsonSerializable(typeof(HitResource))]
 [JsonSerializable(typeof(ItemList<HitResource>))]
 [JsonSerializable(typeof(JoinTokenRequest))]

@@ -40,6 +40,10 @@ public static class Routes
 
     public static string Host(string host) => $"/v1/hosts/{host}";
 
+    public static string HostDrain(string host) => $"/v1/hosts/{host}/drain";
+
+    public static string HostLabels(string host) => $"/v1/hosts/{host}/labels";
+
     public static string Claim(string host) => $"/v1/hosts/{host}/claim";
 
     public static string Desired(string host, long incarnation) => FormattableString.Invariant($"/v1/hosts/{host}/desired?incarnation={incarnation}");

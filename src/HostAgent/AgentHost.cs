@@ -1,5 +1,6 @@
 using Fleet.HostAgent.Attach;
 using Fleet.HostAgent.ControlPlane;
+using Fleet.HostAgent.Enforce;
 using Fleet.HostAgent.Gate;
 using Fleet.HostAgent.Options;
 using Fleet.HostAgent.Reconcile;
@@ -35,6 +36,7 @@ public static class AgentHost
         services.AddSingleton<StorePromise>();
         services.AddSingleton<GateStore>();
         services.AddSingleton<GateOutbox>();
+        services.AddSingleton<DeviceAccess>();
         services.AddSingleton<GateKeeper>();
         services.AddSingleton<VmTable>();
         services.AddSingleton<WorkSet>();

@@ -14,6 +14,7 @@ namespace Fleet.Api.Tests;
 
 public sealed class SecurityTests
 {
+    private static readonly string[] OfOperators = ["/v1/hosts/{host}/drain", "/v1/hosts/{host}/labels", "/v1/hosts/{host}/fence"];
     private static readonly string[] Anonymous = ["/health/live", "/health/ready", "/openapi/{documentName}.json", "/v1/agents/enroll"];
 
     [Fact]
@@ -48,7 +49,7 @@ public sealed class SecurityTests
         var agent = await (await api.EnrolAsync("host-a")).ClaimAsync();
         await (await api.EnrolAsync("host-b")).ClaimAsync();
         await api.Admin.CreateVmAsync("vm-1", "host-b");
-        var agentRoutes = Routes(api).Where(route => IsAgentRoute(route.Pattern)).ToList();
+        var agentRoutes = Routes(api).Where(route => IsOfAgents(route.Pattern)).ToList();
         Assert.Equal(6, agentRoutes.Count);
         foreach (var (method, pattern) in agentRoutes)
         {
@@ -68,7 +69,7 @@ public sealed class SecurityTests
         await using var api = await ApiHost.StartAsync();
         var agent = await api.EnrolAsync("host-a");
         foreach (var (method, pattern) in Routes(api).Where(route =>
-            !Anonymous.Contains(route.Pattern) && !IsAgentRoute(route.Pattern)))
+            !Anonymous.Contains(route.Pattern) && !IsOfAgents(route.Pattern)))
         {
             await (await SendAsync(agent.Client, method, pattern, "host-a")).ProblemAsync(HttpStatusCode.Forbidden, "forbidden");
         }
@@ -82,6 +83,9 @@ public sealed class SecurityTests
     [InlineData("GET", "/v1/vms/vm-1/pages", Scopes.Read)]
     [InlineData("GET", "/v1/hosts", Scopes.Read)]
     [InlineData("GET", "/v1/hosts/host-a", Scopes.Read)]
+    [InlineData("PUT", "/v1/hosts/host-a/drain", Scopes.HostsWrite)]
+    [InlineData("DELETE", "/v1/hosts/host-a/drain", Scopes.HostsWrite)]
+    [InlineData("PUT", "/v1/hosts/host-a/labels", Scopes.HostsWrite)]
     [InlineData("GET", "/v1/hits", Scopes.Read)]
     [InlineData("POST", "/v1/vms/vm-1/pages", Scopes.PagesWrite)]
     [InlineData("DELETE", "/v1/vms/vm-1/pages/1?reason=x", Scopes.PagesClear)]
@@ -195,8 +199,7 @@ public sealed class SecurityTests
         return token;
     }
 
-    private static bool IsAgentRoute(string pattern) =>
-        pattern.StartsWith("/v1/hosts/{host}/", StringComparison.Ordinal) && pattern != "/v1/hosts/{host}/fence";
+    private static bool IsOfAgents(string pattern) => pattern.StartsWith("/v1/hosts/{host}/", StringComparison.Ordinal) && !OfOperators.Contains(pattern);
 
     private static IEnumerable<(string Method, string Pattern)> Routes(ApiHost api) =>
         from endpoint in api.Services.GetRequiredService<EndpointDataSource>().Endpoints.OfType<RouteEndpoint>()

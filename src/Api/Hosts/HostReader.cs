@@ -11,6 +11,9 @@ using Microsoft.EntityFrameworkCore;
 
 namespace Fleet.Api.Hosts;
 
+/// <param name="Labels">All of them must be there, with these values.</param>
+public sealed record HostFilter(string? State, bool? Drained, IReadOnlyList<KeyValuePair<string, string>> Labels);
+
 public sealed class HostReader(StoreContexts contexts, StatusBoard board)
 {
     public async Task<HostResource?> FindAsync(string host, CancellationToken cancellationToken)
@@ -21,24 +24,48 @@ public sealed class HostReader(StoreContexts contexts, StatusBoard board)
             : null;
     }
 
-    public async Task<ItemList<HostResource>> ListAsync(string after, int limit, CancellationToken cancellationToken)
+    public async Task<ItemList<HostResource>> ListAsync(string after, int limit, HostFilter filter, CancellationToken cancellationToken)
     {
         await using var snapshot = await contexts.OpenSnapshotAsync(cancellationToken);
-        var hosts = snapshot.Db.Hosts.Where(row => row.Id.CompareTo(after) > 0).OrderBy(row => row.Id).Take(limit + 1);
-        var rows = await WithVms(snapshot.Db, hosts).ToListAsync(cancellationToken);
-        var next = rows.Count > limit ? Cursor.Of(rows[limit - 1].Row.Id) : null;
-        return new ItemList<HostResource>([.. rows.Take(limit).Select(item => ToResource(item, snapshot.Revision))], next);
+        var hosts = snapshot.Db.Hosts.Where(row => row.Id.CompareTo(after) > 0);
+        hosts = filter.Drained is { } drained ? hosts.Where(row => row.Drained == drained) : hosts;
+        foreach (var label in filter.Labels)
+        {
+            var text = HostLabels.AsStored(label);
+            hosts = hosts.Where(row => row.Labels.Contains(text));
+        }
+
+        // The present state is known to the status board alone: it is filtered while reading, which ends with the page.
+        var items = new List<HostResource>();
+        await foreach (var item in WithVms(snapshot.Db, hosts.OrderBy(row => row.Id)).AsAsyncEnumerable().WithCancellation(cancellationToken))
+        {
+            if (filter.State is { } state && StateOf(item.Row) != state)
+            {
+                continue;
+            }
+
+            if (items.Count == limit)
+            {
+                return new ItemList<HostResource>(items, Cursor.Of(items[^1].Id));
+            }
+
+            items.Add(ToResource(item, snapshot.Revision));
+        }
+
+        return new ItemList<HostResource>(items, null);
     }
 
     private static IQueryable<HostWithVms> WithVms(FleetDbContext db, IQueryable<HostRow> hosts) =>
         hosts.Select(row => new HostWithVms(row, db.Vms.Count(vm => vm.Host == row.Id)));
+
+    private string StateOf(HostRow row) => row.Incarnation is null ? HostStates.Offline : board.StateOf(row.Id);
 
     private HostResource ToResource(HostWithVms item, long counter)
     {
         var row = item.Row;
         return new HostResource(
             row.Id,
-            row.Incarnation is null ? HostStates.Offline : board.StateOf(row.Id),
+            StateOf(row),
             row.Incarnation,
             row.AgentVersion,
             row.Kernel,
@@ -47,6 +74,7 @@ public sealed class HostReader(StoreContexts contexts, StatusBoard board)
             JsonSerializer.Deserialize(row.Labels, FleetJson.Default.IReadOnlyDictionaryStringString)!,
             row.Drained,
             item.Vms,
+            row.Version,
             Quarantine.StateOf(row, counter));
     }
 

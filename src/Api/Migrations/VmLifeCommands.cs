@@ -122,7 +122,7 @@ internal sealed class VmLifeCommands(MigrationCommands migrations, StatusBoard b
 
         if (host.Drained)
         {
-            return new Problem(ProblemTypes.FenceRefused, "That host is drained.");
+            return ProblemTypes.HostDrained;
         }
 
         if (vm.Host is not null && board.StateOf(vm.Host) == HostStates.Online)

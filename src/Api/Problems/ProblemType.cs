@@ -23,6 +23,7 @@ public static class ProblemTypes
     public static readonly ProblemType UnknownMigration = new("unknown-migration", 404, "No such migration");
     public static readonly ProblemType MethodNotAllowed = new("method-not-allowed", 405, "This path does not take this method");
     public static readonly ProblemType UnknownHost = new("unknown-host", 409, "The host is not known: make a join token for it first");
+    public static readonly ProblemType HostDrained = new("host-drained", 409, "The host is drained: nothing new is placed on it");
     public static readonly ProblemType UseMigration = new("use-migration", 409, "Only a migration changes a VM's host");
     public static readonly ProblemType MigrationExists = new("migration-exists", 409, "A migration with this id, but other contents, exists already");
     public static readonly ProblemType MigrationActive = new("migration-active", 409, "The VM has an active migration");

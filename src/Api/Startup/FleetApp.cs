@@ -77,6 +77,7 @@ public static class FleetApp
         services.AddFleetChanges();
         services.AddFleetMetrics();
         services.AddFleetSecurity();
+        services.AddSingleton<HostReader>();
         services.AddSingleton<VmReader>();
         services.AddSingleton<HostReader>();
         services.AddSingleton<PageReader>();
@@ -110,6 +111,7 @@ public static class FleetApp
         routes.MapMigrations();
         routes.MapVmLife();
         routes.MapHosts();
+        routes.MapHostAdministration();
         routes.MapHits();
         routes.MapChanges();
         routes.MapJoinTokens();

@@ -89,9 +89,17 @@ internal static class VmCommands
             return ProblemTypes.Quarantined;
         }
 
-        if (definition.Host is not null && await scope.Db.Hosts.FindAsync(definition.Host) is null)
+        if (definition.Host is not null)
         {
-            return new Problem(ProblemTypes.UnknownHost, Errors: new Dictionary<string, string[]> { ["$.host"] = ["Not a known host."] });
+            if (await scope.Db.Hosts.FindAsync(definition.Host) is not { } host)
+            {
+                return new Problem(ProblemTypes.UnknownHost, Errors: new Dictionary<string, string[]> { ["$.host"] = ["Not a known host."] });
+            }
+
+            if (host.Drained)
+            {
+                return ProblemTypes.HostDrained;
+            }
         }
 
         var revision = scope.Change(ChangeKinds.VmCreated, ChangeResources.Vm(definition.Id), definition.Actor, payload: definition.Memory);

@@ -31,6 +31,12 @@ public static class GateStatus
 {
     /// <summary>On an incoming VMM, with state <c>pending</c>: attached and the set known, to be armed once the load has ended.</summary>
     public const string Staged = "staged";
+
+    /// <summary>
+    /// With state <c>failed</c>: something reaches the guest's memory past the VMM's page tables. Every page may carry its marker all the
+    /// same, but the set is not enforced; no acknowledgement is given and no permit used.
+    /// </summary>
+    public const string DeviceDma = "unenforceable:device-dma";
 }
 
 /// <summary>One life of a VMM process as text: <c>bootId:pid:startTime</c>.</summary>

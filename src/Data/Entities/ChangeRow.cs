@@ -55,6 +55,9 @@ public static class ChangeKinds
     public const string HostFenced = "host.fenced";
     public const string HostFault = "host.memory-fault";
     public const string HostCreated = "host.created";
+    public const string HostLabelled = "host.labelled";
+    public const string HostDrained = "host.drained";
+    public const string HostUndrained = "host.undrained";
     public const string HostClaimed = "host.claimed";
     public const string HostState = "host.state";
     public const string ReportsApplied = "reports.applied";
