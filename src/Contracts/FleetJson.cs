@@ -1,5 +1,6 @@
 using System.Text.Json.Serialization;
 using Fleet.Contracts.Agents;
+using Fleet.Contracts.Changes;
 using Fleet.Contracts.Hits;
 using Fleet.Contracts.Hosts;
 using Fleet.Contracts.Migrations;
@@ -22,6 +23,7 @@ namespace Fleet.Contracts;
 [JsonSerializable(typeof(PageList))]
 [JsonSerializable(typeof(HostResource))]
 [JsonSerializable(typeof(ItemList<HostResource>))]
+[JsonSerializable(typeof(DrainRequest))]
 [JsonSerializable(typeof(HitResource))]
 [JsonSerializable(typeof(ItemList<HitResource>))]
 [JsonSerializable(typeof(JoinTokenRequest))]
@@ -58,6 +60,11 @@ namespace Fleet.Contracts;
 [JsonSerializable(typeof(ParkRequest))]
 [JsonSerializable(typeof(RebuildRequest))]
 [JsonSerializable(typeof(StatementRequest))]
+[JsonSerializable(typeof(StatementResult))]
+[JsonSerializable(typeof(FenceRequest))]
+[JsonSerializable(typeof(ReleaseRequest))]
 [JsonSerializable(typeof(IReadOnlyList<GateReason>))]
+[JsonSerializable(typeof(ChangeResource))]
+[JsonSerializable(typeof(ChangeList))]
 [JsonSerializable(typeof(ProblemBody))]
 public sealed partial class FleetJson : JsonSerializerContext;

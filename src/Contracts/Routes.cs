@@ -9,6 +9,7 @@ public static class Routes
     public const string Vms = "/v1/vms";
     public const string Hosts = "/v1/hosts";
     public const string Hits = "/v1/hits";
+    public const string Changes = "/v1/changes";
 
     public static string Vm(string vm) => $"/v1/vms/{vm}";
 
@@ -34,7 +35,15 @@ public static class Routes
 
     public static string Statement(string host) => $"/v1/hosts/{host}/statement";
 
+    public static string Fence(string host) => $"/v1/hosts/{host}/fence";
+
+    public static string Release(string vm) => $"/v1/vms/{vm}/release";
+
     public static string Host(string host) => $"/v1/hosts/{host}";
+
+    public static string HostDrain(string host) => $"/v1/hosts/{host}/drain";
+
+    public static string HostLabels(string host) => $"/v1/hosts/{host}/labels";
 
     public static string Claim(string host) => $"/v1/hosts/{host}/claim";
 

@@ -25,6 +25,8 @@ public sealed class FleetDbContext(DbContextOptions<FleetDbContext> options) : D
 
     public DbSet<JoinTokenRow> JoinTokens => Set<JoinTokenRow>();
 
+    public DbSet<StatementRow> Statements => Set<StatementRow>();
+
     public DbSet<HitRow> Hits => Set<HitRow>();
 
     protected override void OnModelCreating(ModelBuilder modelBuilder) =>

@@ -10,4 +10,7 @@ internal static partial class StoreLog
 
     [LoggerMessage(1001, LogLevel.Error, "An observer of commits failed")]
     public static partial void ObserverFailed(ILogger logger, Exception exception);
+
+    [LoggerMessage(1002, LogLevel.Debug, "Committed up to revision {Revision}: {Count} commands")]
+    public static partial void Committed(ILogger logger, long revision, int count);
 }

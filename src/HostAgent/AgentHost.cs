@@ -1,8 +1,10 @@
 using Fleet.HostAgent.Attach;
 using Fleet.HostAgent.ControlPlane;
+using Fleet.HostAgent.Enforce;
 using Fleet.HostAgent.Gate;
 using Fleet.HostAgent.Options;
 using Fleet.HostAgent.Reconcile;
+using Fleet.HostAgent.Restore;
 using Fleet.HostAgent.Spool;
 using Fleet.HostAgent.State;
 using Microsoft.Extensions.Configuration;
@@ -31,8 +33,10 @@ public static class AgentHost
         services.AddSingleton<AttachmentJournal>();
         services.AddSingleton<ReportSpool>();
 
+        services.AddSingleton<StorePromise>();
         services.AddSingleton<GateStore>();
         services.AddSingleton<GateOutbox>();
+        services.AddSingleton<DeviceAccess>();
         services.AddSingleton<GateKeeper>();
         services.AddSingleton<VmTable>();
         services.AddSingleton<WorkSet>();
@@ -49,6 +53,7 @@ public static class AgentHost
         services.AddSingleton<DesiredStream>();
         services.AddSingleton<Heartbeats>();
         services.AddSingleton<ReportSender>();
+        services.AddSingleton<Stating>();
 
         services.AddHostedService<ReconcileService>();
         services.AddHostedService<VmmListeners>();

@@ -14,6 +14,8 @@ namespace Fleet.Api.Tests;
 /// <summary>Thousands of requests made from the OpenAPI document, by an administrator, by an agent, and by nobody.</summary>
 public sealed class GeneratedHostileTests(ITestOutputHelper output)
 {
+    // With a number that was never issued an agent says, rightly or not, that the store is an old one, and every VM is quarantined.
+    private static readonly string[] Startling = ["ClaimHost", "StateHost", "SendHeartbeat", "SendReports"];
     private const int Parallel = 8;
     private static readonly bool Full = Environment.GetEnvironmentVariable("FLEET_FULL") == "1";
     private static readonly int Requests = Full ? 24_000 : 3_000;
@@ -26,7 +28,7 @@ public sealed class GeneratedHostileTests(ITestOutputHelper output)
         var agent = await (await api.EnrolAsync("host-a")).ClaimAsync();
         await api.EnrolAsync("host-b");
         await api.Admin.CreateVmAsync("vm-1", "host-a");
-        var operations = (await ApiOperation.ReadAllAsync(api)).ToList();
+        var operations = (await ApiOperation.ReadAllAsync(api)).Where(operation => !Startling.Contains(operation.Id)).ToList();
         using var document = JsonDocument.Parse(await api.Client(null).GetStringAsync(new Uri("/openapi/v1.json", UriKind.Relative)));
 
         // Once before measuring, so that what is made on first use is not counted.
@@ -45,6 +47,18 @@ public sealed class GeneratedHostileTests(ITestOutputHelper output)
         Assert.True(after.Heap - before.Heap < 32 << 20, $"The managed heap grew from {before.Heap} to {after.Heap} bytes.");
         Assert.True(after.WorkingSet - before.WorkingSet < 256 << 20, $"The working set grew from {before.WorkingSet} to {after.WorkingSet} bytes.");
         await AssertRightAsync(api);
+    }
+
+    [Fact]
+    public async Task AgentsNumbers_MadeFromTheDocument_NeverFailTheServer()
+    {
+        await using var api = await ApiHost.StartAsync();
+        var agent = await (await api.EnrolAsync("host-a")).ClaimAsync();
+        var operations = (await ApiOperation.ReadAllAsync(api)).Where(operation => Startling.Contains(operation.Id)).ToList();
+        using var document = JsonDocument.Parse(await api.Client(null).GetStringAsync(new Uri("/openapi/v1.json", UriKind.Relative)));
+        Assert.DoesNotContain(await SendAsync(api, agent, operations, document.RootElement, seed: 2, Requests / 10), answer => answer.Key >= 500);
+        Assert.Equal("ready", await api.Client(null).GetStringAsync(new Uri("/health/ready", UriKind.Relative)));
+        Assert.Equal(HttpStatusCode.OK, (await api.Admin.GetAsync(new Uri(Routes.Vms, UriKind.Relative))).StatusCode);
     }
 
     [Fact]

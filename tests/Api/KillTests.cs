@@ -3,7 +3,9 @@ using System.Diagnostics;
 using System.Net.Http.Headers;
 using System.Reflection;
 using Fleet.Api.Tests.Support;
+using Fleet.Contracts;
 using Fleet.Contracts.Pages;
+using Fleet.Data.Entities;
 
 namespace Fleet.Api.Tests;
 
@@ -11,7 +13,7 @@ namespace Fleet.Api.Tests;
 public sealed class KillTests
 {
     private const int Rounds = 50;
-    private const int Writers = 16;
+    private const int Writers = 64;
 
     [Fact]
     [Trait("Invariant", "I2")]
@@ -21,6 +23,7 @@ public sealed class KillTests
         using var folder = new TempFolder();
         var acknowledged = new ConcurrentDictionary<long, long>();
         long highest = 0, nextFrame = 0;
+        var feed = new ChangeFeed(0);
         for (var round = 0; round <= Rounds; round++)
         {
             await using var process = await ApiProcess.StartAsync(folder);
@@ -34,12 +37,14 @@ public sealed class KillTests
             await CheckAsync(process, acknowledged, round);
             if (round == Rounds)
             {
+                await CatchUpAsync(feed, process);
                 break;
             }
 
             // Killed right after the n-th answer of the round, whatever is under way then.
             var killAfter = acknowledged.Count + 1 + (round * 7 % 60);
             var killed = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+            var following = Task.Run(() => FollowAsync(feed, process));
             var writers = Enumerable.Range(0, Writers).Select(_ => Task.Run(async () =>
             {
                 try
@@ -60,11 +65,43 @@ public sealed class KillTests
                     // Not answered: it may be there or not.
                 }
             }));
-            await Task.WhenAll(writers);
+            await Task.WhenAll([.. writers, following]);
             highest = acknowledged.Values.Max();
         }
 
         Assert.True(acknowledged.Count >= Rounds);
+        // Every revision once, in order, over all the breaks; and each acknowledged page in exactly the change that its answer named.
+        Assert.Equal(Enumerable.Range(1, feed.Changes.Count).Select(revision => (long)revision), feed.Changes.Select(change => change.Revision));
+        var added = feed.Changes.Where(change => change.Kind == ChangeKinds.PagesAdded)
+            .ToDictionary(change => change.Data!.Value.GetProperty("added")[0].GetProperty("frame").GetInt64(), change => change.Revision);
+        Assert.All(acknowledged, page => Assert.Equal(page.Value, added[page.Key]));
+    }
+
+    /// <summary>Until the process is killed under it.</summary>
+    private static async Task FollowAsync(ChangeFeed feed, ApiProcess process)
+    {
+        try
+        {
+            await foreach (var _ in feed.FollowAsync(process.Client))
+            {
+            }
+        }
+        catch (Exception exception) when (exception is HttpRequestException or IOException)
+        {
+            // Killed; the next process goes on from the last event.
+        }
+    }
+
+    private static async Task CatchUpAsync(ChangeFeed feed, ApiProcess process)
+    {
+        var newest = (await (await process.Client.GetAsync(new Uri($"{Routes.Changes}?limit=1", UriKind.Relative))).ReadAsync(FleetJson.Default.ChangeList)).Revision;
+        await foreach (var _ in feed.FollowAsync(process.Client))
+        {
+            if (feed.Last >= newest)
+            {
+                return;
+            }
+        }
     }
 
     private static async Task CheckAsync(ApiProcess process, ConcurrentDictionary<long, long> acknowledged, int round)

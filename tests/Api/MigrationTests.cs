@@ -54,19 +54,37 @@ public sealed class MigrationTests
             GateWorld.Codes(await (await world.PutAsync("m1", host)).ProblemAsync(HttpStatusCode.Conflict, "gate-denied"));
     }
 
-    [Fact]
-    public async Task Switchover_WithAnObstacleOfTheTarget_IsDeniedUntilItIsGoneOrStaged()
+    [Theory]
+    [InlineData("busy-userfaultfd")]
+    [InlineData("layout")]
+    [InlineData("mappings")]
+    [InlineData("capability")]
+    [InlineData("device-dma")]
+    [InlineData("vmm-without-barrier")]
+    public async Task Switchover_WithAnObstacleOfTheTarget_IsDeniedWithItUntilItIsGone(string code)
     {
         await using var world = await GateWorld.StartAsync();
         await world.BeginAsync();
-        var busy = new GateObstacle(GateWorld.Vm, "m1", "busy-userfaultfd", "post-copy");
-        await GateWorld.ObstructAsync(world.A, busy);
+        var obstacle = new GateObstacle(GateWorld.Vm, "m1", code, "why");
+        await GateWorld.ObstructAsync(world.A, obstacle);
         Assert.Empty((await world.MigrationAsync("m1")).Reasons);
-        await GateWorld.ObstructAsync(world.B, busy);
-        Assert.Equal(["busy-userfaultfd"], GateWorld.Codes(await (await world.SwitchAsync()).ProblemAsync(HttpStatusCode.Conflict, "gate-denied")));
+        await GateWorld.ObstructAsync(world.B, obstacle);
+        Assert.Equal([new GateReason(code, "why")], (await world.MigrationAsync("m1")).Reasons);
+        Assert.Equal([code], GateWorld.Codes(await (await world.SwitchAsync()).ProblemAsync(HttpStatusCode.Conflict, "gate-denied")));
         Assert.Equal("preparing", (await world.MigrationAsync("m1")).State);
         await GateWorld.ObstructAsync(world.B);
         Assert.Equal(HttpStatusCode.Accepted, (await world.SwitchAsync()).StatusCode);
+    }
+
+    [Fact]
+    public async Task Ready_OfATargetWithADevice_IsNot()
+    {
+        await using var world = await GateWorld.StartAsync();
+        await world.BeginAsync();
+        var desired = await world.B.DesiredAsync(GateWorld.Vm);
+        await world.B.BeatAsync(new VmStatus(GateWorld.Vm, desired.MemoryInstance, desired.Generation, null, null, "failed", GateStatus.DeviceDma, []));
+        Assert.Equal("preparing", (await world.MigrationAsync("m1")).State);
+        Assert.Contains(("host-b", "failed", GateStatus.DeviceDma), (await world.VmAsync()).Enforcement.Select(host => (host.Host, host.State, host.Reason)));
     }
 
     [Fact]
@@ -241,7 +259,7 @@ public sealed class MigrationTests
     }
 
     [Fact]
-    public async Task SourceFenced_ForAStreamThatHidesUnreadablePages_IsRefused()
+    public async Task B16_SourceFencedForAStreamThatHidesUnreadablePages_IsRefused()
     {
         await using var world = await GateWorld.StartAsync(withVm: false);
         var request = new VmRequest("host-a", ApiCalls.Memory64MiB, new VmAttach("qemu", QmpSocket: "/run/qmp"));

@@ -45,7 +45,8 @@ public sealed class StartTests
 
     [Theory]
     [InlineData("missing")]
-    [InlineData("other")]
+    [InlineData("behind")]
+    [InlineData("illegible")]
     [InlineData("no-database")]
     public async Task Start_WhenStoreEpochAndDatabaseDisagree_IsRefused(string how)
     {
@@ -60,8 +61,17 @@ public sealed class StartTests
             case "missing":
                 File.Delete(folder.File("store.epoch"));
                 break;
-            case "other":
-                await File.WriteAllTextAsync(folder.File("store.epoch"), "1");
+            case "behind":
+                await File.WriteAllTextAsync(folder.File("store.epoch"), "2");
+                await using (await ApiHost.StartAsync(folder))
+                {
+                }
+
+                Microsoft.Data.Sqlite.SqliteConnection.ClearAllPools();
+                await File.WriteAllTextAsync(folder.File("store.epoch"), "2");
+                break;
+            case "illegible":
+                await File.WriteAllTextAsync(folder.File("store.epoch"), "two");
                 break;
             default:
                 foreach (var file in Directory.GetFiles(folder.Path, "fleet.db*"))

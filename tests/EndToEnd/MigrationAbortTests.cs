@@ -46,7 +46,7 @@ public sealed class MigrationAbortTests
     [Theory]
     [InlineData("marker")]
     [InlineData("trap")]
-    public async Task Abort_InSwitchingAfterTheSeal_SourceIsHeldUntilThenAndGoesOnUnderANewEpoch(string policy)
+    public async Task A2_Abort_InSwitchingAfterTheSeal_SourceIsHeldUntilThenAndGoesOnUnderANewEpoch(string policy)
     {
         await using var moving = await MovingVm.StartAsync(policy);
         await moving.PoisonAsync(20);
@@ -65,7 +65,7 @@ public sealed class MigrationAbortTests
     [Theory]
     [InlineData("marker")]
     [InlineData("trap")]
-    public async Task Abort_AfterTheGrantBeforeTheLift_TargetRenouncesAndTheSourceGoesOn(string policy)
+    public async Task A4_Abort_AfterTheGrantBeforeTheLift_TargetRenouncesAndTheSourceGoesOn(string policy)
     {
         await using var moving = await MovingVm.StartAsync(policy);
         await moving.PoisonAsync(20);

@@ -31,7 +31,7 @@ public sealed class MigrationInstantTests
     [Theory]
     [InlineData("marker")]
     [InlineData("trap")]
-    public async Task Add_ByAnOperatorInSwitchingAfterTheAcknowledgement_IsArmedOnTheTarget(string policy)
+    public async Task A9_Add_ByAnOperatorInSwitchingAfterTheAcknowledgement_IsArmedOnTheTarget(string policy)
     {
         await using var moving = await MovingVm.StartAsync(policy);
         await moving.PoisonAsync(20);
@@ -87,7 +87,7 @@ public sealed class MigrationInstantTests
 
     /// <summary>What the source's VMM learned before the seal was found while the right was held, whenever its agent hears of it.</summary>
     [Fact]
-    public async Task MemoryError_KnownToTheVmmBeforeTheSealWhileItsAgentIsAway_IsArmedOnTheTarget()
+    public async Task B2_MemoryError_KnownToTheVmmBeforeTheSealWhileItsAgentIsAway_IsArmedOnTheTarget()
     {
         await using var moving = await MovingVm.StartAsync();
         await moving.PoisonAsync(20);
@@ -106,7 +106,7 @@ public sealed class MigrationInstantTests
 
     /// <summary>The target's own memory fails under what it acknowledged: it acknowledges again, with the page as lost.</summary>
     [Fact]
-    public async Task MemoryError_OnTheTargetAfterItsAcknowledgement_IsArmedBeforeTheGuestRuns()
+    public async Task B5_MemoryError_OnTheTargetAfterItsAcknowledgement_IsArmedBeforeTheGuestRuns()
     {
         await using var moving = await MovingVm.StartAsync();
         await moving.PoisonAsync(20);
@@ -127,7 +127,7 @@ public sealed class MigrationInstantTests
 
     /// <summary>A1: an orchestrator that timed out has the source run again, in vain from the seal on.</summary>
     [Fact]
-    public async Task Resume_OfTheSourceAfterItsSeal_IsRefusedThenAndForever()
+    public async Task A1_Resume_OfTheSourceAfterItsSeal_IsRefusedThenAndForever()
     {
         await using var moving = await MovingVm.StartAsync();
         await moving.PoisonAsync(20);
@@ -149,7 +149,7 @@ public sealed class MigrationInstantTests
 
     /// <summary>A10, B1: the stream is older than the guest, so it is not sealed. The agent stops the guest all the same.</summary>
     [Fact]
-    public async Task Resume_OfTheSourceBetweenStreamAndSwitchover_NeverGranted()
+    public async Task A10_B1_Resume_OfTheSourceBetweenStreamAndSwitchover_NeverGranted()
     {
         await using var moving = await MovingVm.StartAsync();
         await moving.PoisonAsync(20);

@@ -40,7 +40,7 @@ public sealed class MigrationKillTests
     [Theory]
     [InlineData("marker")]
     [InlineData("trap")]
-    public async Task KillTargetAgent_JustBeforeTheGrant_NewIncarnationLifts(string policy)
+    public async Task C2_KillTargetAgent_JustBeforeTheGrant_NewIncarnationLifts(string policy)
     {
         await using var moving = await StreamedAsync(policy);
         var permit = await moving.GrantWithoutTargetAgentAsync();
@@ -100,7 +100,7 @@ public sealed class MigrationKillTests
 
     /// <summary>A6: the VMM keeps the latch and the disk the seal, whatever becomes of the agent.</summary>
     [Fact]
-    public async Task KillSourceAgent_AfterItsSeal_SourceStaysHeldAndTheMigrationEndsWell()
+    public async Task A6_KillSourceAgent_AfterItsSeal_SourceStaysHeldAndTheMigrationEndsWell()
     {
         await using var moving = await StreamedAsync();
         await moving.SealWithoutTargetAgentAsync();
@@ -118,7 +118,7 @@ public sealed class MigrationKillTests
     [InlineData(MigrationStates.Switching)]
     [InlineData(MigrationStates.Granted)]
     [InlineData("lifted")]
-    public async Task KillControlPlane_InAnyState_SamePermitAndTheMigrationEndsWell(string state)
+    public async Task A7_KillControlPlane_InAnyState_SamePermitAndTheMigrationEndsWell(string state)
     {
         await using var moving = await StreamedAsync();
         Permit? permit = null;
@@ -149,7 +149,7 @@ public sealed class MigrationKillTests
         Assert.Equal(again, await moving.PermitAsync());
     }
 
-    /// <summary>B5: a VMM that comes after it has nothing of the stream, and is no target of it.</summary>
+    /// <summary>Without its agent's acknowledgement nothing is granted. (What becomes of a VMM that takes its place: MigrationLineTests, B5.)</summary>
     [Fact]
     public async Task KillTargetVmm_BeforeTheGrant_NeverGrantedAndTheSourceGoesOn()
     {
@@ -165,7 +165,7 @@ public sealed class MigrationKillTests
 
     /// <summary>C1: its acknowledgement was good when it was given; the target gives the permit back by itself.</summary>
     [Fact]
-    public async Task KillTargetVmm_BetweenItsAcknowledgementAndTheGrant_TargetRenouncesAndTheSourceGoesOn()
+    public async Task C1_KillTargetVmm_BetweenItsAcknowledgementAndTheGrant_TargetRenouncesAndTheSourceGoesOn()
     {
         await using var moving = await StreamedAsync();
         await moving.KillAgentAsync(MovingVm.Source);

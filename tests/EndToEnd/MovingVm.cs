@@ -1,4 +1,5 @@
 using Fleet.Contracts;
+using Fleet.Contracts.Hosts;
 using Fleet.Contracts.Migrations;
 using Fleet.Contracts.Pages;
 using Fleet.Contracts.Vms;
@@ -55,11 +56,16 @@ internal sealed class MovingVm : IAsyncDisposable
 
     public static Task<MovingVm> StartAsync(string policy = "marker", string vcpu = "software") => StartAsync(policy, vcpu, Source, Target);
 
+    /// <summary>With a control plane that gives silent hosts up after 3 s, for the overrides.</summary>
+    public static Task<MovingVm> StartImpatientAsync() => StartOnAsync(LocalFleet.StartAsync(Cancelled, "--Fleet:HeartbeatInterval=00:00:01"), "marker", "software", Source, Target);
+
     /// <summary>The VM runs on the first of the hosts.</summary>
-    public static async Task<MovingVm> StartAsync(string policy, string vcpu, params string[] hosts)
+    public static Task<MovingVm> StartAsync(string policy, string vcpu, params string[] hosts) => StartOnAsync(LocalFleet.StartAsync(Cancelled), policy, vcpu, hosts);
+
+    private static async Task<MovingVm> StartOnAsync(Task<LocalFleet> fleet, string policy, string vcpu, params string[] hosts)
     {
         Requires.Kvm();
-        var moving = new MovingVm(await LocalFleet.StartAsync(Cancelled), policy, vcpu);
+        var moving = new MovingVm(await fleet, policy, vcpu);
         try
         {
             foreach (var host in hosts)
@@ -77,9 +83,17 @@ internal sealed class MovingVm : IAsyncDisposable
         }
     }
 
+    public OneGuestWatch Watch => _watch;
+
     public async Task StartAgentAsync(string host) => Agents[host] = await Fleet.StartAgentAsync(host, Cancelled, _policy);
 
     public Task KillAgentAsync(string host) => Agents[host].KillAsync();
+
+    /// <summary>Until the control plane takes the host for no longer online.</summary>
+    public Task SilentAsync(string host) => LocalFleet.UntilAsync(
+        async () => (await Fleet.Client.GetHostAsync(host, Cancelled)).State != HostStates.Online, $"{host} to be silent for too long", null, Cancelled);
+
+    public AgentDisk DiskOf(string host) => new(Path.Combine(Fleet.Root, host), Vm);
 
     /// <summary>A page of the pattern fails under the guest; returns once the owner's agent has it armed.</summary>
     public async Task PoisonAsync(int page)
@@ -92,6 +106,11 @@ internal sealed class MovingVm : IAsyncDisposable
 
     public static Task FailMemoryAsync(TinyVmmClient guest, int page) =>
         guest.MemoryErrorAsync(FrameMath.AddressOf(FirstFrame + page), 12, PageClasses.Srar, Cancelled);
+
+    /// <summary>Until the host's agent has confirmed the present set in its VMM.</summary>
+    public Task ArmedAsync(string host) => LocalFleet.UntilAsync(
+        async () => (await Fleet.Client.GetVmAsync(Vm, null, Cancelled)).Enforcement.Any(item => item.Host == host && item.State == EnforcementStates.Armed),
+        $"{host} to have it armed", Agents[host], Cancelled);
 
     public Task ReportedAsync(int page) => LocalFleet.UntilAsync(
         async () => (await Fleet.Client.GetPagesAsync(Vm, Cancelled)).Items.Any(item => item.Frame == FirstFrame + page), $"the report of page {page}", null, Cancelled);
@@ -115,16 +134,27 @@ internal sealed class MovingVm : IAsyncDisposable
     }
 
     /// <summary>Enters <c>switching</c> and does not wait.</summary>
-    public async Task BeginSwitchAsync() => Assert.Null(await Fleet.Client.SwitchoverAsync(Migration, TimeSpan.Zero, Cancelled));
+    public async Task BeginSwitchAsync(string migration = Migration) => Assert.Null(await Fleet.Client.SwitchoverAsync(migration, TimeSpan.Zero, Cancelled));
 
     public Task<Permit> PermitAsync(string migration = Migration) => _migrating.SwitchoverAsync(migration, Cancelled);
 
     /// <summary>Waits for the guest to run on the target, ends the migration and the source's VMM.</summary>
     public async Task CompleteAsync(string migration = Migration)
     {
+        await CompleteKeepingSourceAsync(migration);
+        await EndSourceAsync();
+    }
+
+    /// <summary>As <see cref="CompleteAsync"/>, but nobody has ended the source's VMM yet.</summary>
+    public async Task CompleteKeepingSourceAsync(string migration = Migration)
+    {
         await _migrating.CompleteAsync(migration, Cancelled);
         Assert.NotEqual("running", (await StatusOfSourceAsync())?.State);
         await RunsAsync(TargetGuest);
+    }
+
+    public async Task EndSourceAsync()
+    {
         await Vmm.TerminateAsync();
         (Vmm, Guest) = (TargetVmm, TargetGuest);
     }
@@ -132,8 +162,10 @@ internal sealed class MovingVm : IAsyncDisposable
     public Task RunsOnTargetAsync() => RunsAsync(TargetGuest);
 
     /// <summary>Until the gate's reasons are these and no others.</summary>
-    public Task ReasonsAsync(params string[] codes) => UntilAsync(
-        migration => migration.Reasons.Select(reason => reason.Code).Order().SequenceEqual(codes.Order()), $"reasons {string.Join(", ", codes)}");
+    public Task ReasonsAsync(params string[] codes) => ReasonsOfAsync(Migration, codes);
+
+    public Task ReasonsOfAsync(string migration, params string[] codes) => UntilAsync(
+        found => found.Reasons.Select(reason => reason.Code).Order().SequenceEqual(codes.Order()), $"reasons {string.Join(", ", codes)}", migration);
 
     public Task StateAsync(string state, string migration = Migration) => UntilAsync(found => found.State == state, state, migration);
 
@@ -229,13 +261,25 @@ internal sealed class MovingVm : IAsyncDisposable
         }
     }
 
+    /// <summary>A VMM of its own, with empty RAM, takes the place of the one that has ended; nobody lets it run yet.</summary>
+    public async Task StartVmmAsync(string host)
+    {
+        (Vmm, Guest) = await Fleet.StartVmmAsync(Vm, Memory, host, Cancelled, new VmmStart(Barrier: true, Vcpu: _vcpu));
+        await WatchAsync(Vmm, Guest);
+    }
+
+    /// <summary>The agent lets the new guest run, and it writes its pattern.</summary>
+    public async Task BootAsync()
+    {
+        await RunsAsync(Guest);
+        await Guest.WriteAsync(Data, DataPages * 4096, Seed, Cancelled);
+    }
+
     private async Task StartVmAsync(string host)
     {
         await Fleet.Client.PutVmAsync(Vm, new VmRequest(host, [new MemoryRegion("0x0", 64 << 20, 4096)], new VmAttach(AttachKinds.Handoff)), Cancelled);
-        (Vmm, Guest) = await Fleet.StartVmmAsync(Vm, Memory, host, Cancelled, new VmmStart(Barrier: true, Vcpu: _vcpu));
-        await WatchAsync(Vmm, Guest);
-        await RunsAsync(Guest);
-        await Guest.WriteAsync(Data, DataPages * 4096, Seed, Cancelled);
+        await StartVmmAsync(host);
+        await BootAsync();
     }
 
     private async Task WatchAsync(ChildProcess process, TinyVmmClient guest)

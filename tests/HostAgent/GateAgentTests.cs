@@ -5,43 +5,32 @@ using Fleet.Contracts.Migrations;
 using Fleet.Contracts.Vms;
 using Fleet.HostAgent.Gate;
 using Fleet.Linux;
-using Fleet.Linux.Processes;
-using Fleet.Tests.Shared;
+using Fleet.Linux.Userfaultfd;
 
 namespace Fleet.HostAgent.Tests;
 
 /// <summary>The gate carried out by the whole agent, on disk and on the VMM's line channel, with memory of this process as the guest's.</summary>
-public sealed class GateAgentTests : IDisposable
+public sealed class GateAgentTests : GateAgentFixture
 {
-    private const string Other = "boot-b:20:3";
-    private readonly DirectoryInfo _root = Directory.CreateTempSubdirectory("fl-");
-    private readonly TestVmm _vmm;
-
-    public GateAgentTests()
-    {
-        Requires.Userfaultfd();
-        _vmm = new TestVmm();
-    }
-
     [Fact]
     [Trait("Invariant", "I1")]
     public async Task Run_IsSaidOnlyAfterEveryPageIsArmedAndTheRightIsOnDisk()
     {
-        await using var agent = await TestAgent.StartAsync(_root.FullName, Vm(1, 1, null, new PageKey(7, 12)));
+        await using var agent = await TestAgent.StartAsync(Root, Vm(1, 1, null, new PageKey(7, 12)));
         using var channel = await HandOverAsync(agent, VmmStates.Held);
 
         var run = await LineAsync(channel, AgentLine.Run);
 
-        Assert.Equal(Errno.EFAULT, _vmm.Read(7).Error);
+        Assert.Equal(Errno.EFAULT, Guest.Read(7).Error);
         Assert.Equal((1L, 0L), Record(agent));
         Assert.Equal(1, run.Sequence);
     }
 
     [Fact]
     [Trait("Invariant", "I4")]
-    public async Task Seal_SweepComesFirstAndTheBarrierIsClosedOnDisk()
+    public async Task B3_B8_Seal_SweepOfEveryPageComesFirstAndTheBarrierIsClosedOnDisk()
     {
-        await using var agent = await TestAgent.StartAsync(_root.FullName, Vm(1, 1, null, new PageKey(7, 12), new PageKey(512, 21)));
+        await using var agent = await TestAgent.StartAsync(Root, Vm(1, 1, null, new PageKey(7, 12), new PageKey(512, 21)));
         using var channel = await HandOverAsync(agent, VmmStates.Held);
         await LineAsync(channel, AgentLine.Run);
         channel.SendState(VmmStates.Running, null, 1);
@@ -63,9 +52,9 @@ public sealed class GateAgentTests : IDisposable
 
     [Fact]
     [Trait("Invariant", "I4")]
-    public async Task Seal_AgentRestartsAfterIt_HoldsAndNeverRunsUntilTheReturn()
+    public async Task A2_A6_Seal_AgentRestartsAfterIt_HoldsAndNeverRunsUntilTheReturn()
     {
-        await using (var first = await TestAgent.StartAsync(_root.FullName, Vm(1, 1, null)))
+        await using (var first = await TestAgent.StartAsync(Root, Vm(1, 1, null)))
         {
             using var channel = await HandOverAsync(first, VmmStates.Held);
             await LineAsync(channel, AgentLine.Run);
@@ -75,7 +64,7 @@ public sealed class GateAgentTests : IDisposable
             await TestAgent.UntilAsync(() => first.Spool.Peek(10).Any(report => report.Kind == AgentReport.Seal));
         }
 
-        await using var second = await TestAgent.StartAsync(_root.FullName);
+        await using var second = await TestAgent.StartAsync(Root);
         using var again = await HandOverAsync(second, VmmStates.Held, Other);
         Assert.Equal(AgentLine.Hold, (await LineAsync(again, AgentLine.Hold, AgentLine.Run)).Type);
 
@@ -88,20 +77,19 @@ public sealed class GateAgentTests : IDisposable
 
     [Fact]
     [Trait("Invariant", "IT")]
-    public async Task Target_HolesOfTheStreamAreArmedAfterTheLoadAndAcknowledged_ThenThePermitRuns()
+    public async Task B7_B9_Target_HolesOfTheStreamAreArmedAfterTheLoadAndAcknowledged_ThenThePermitRuns()
     {
-        _vmm.Fill(20, 1);
-        await using var agent = await TestAgent.StartAsync(_root.FullName, Incoming(MigrationStates.Switching, null, 1, new PageKey(7, 12)));
+        Guest.Fill(20, 1);
+        await using var agent = await TestAgent.StartAsync(Root, Incoming(MigrationStates.Switching, null, 1, new PageKey(7, 12)));
         using var channel = await HandOverAsync(agent, VmmStates.Incoming);
         await TestAgent.UntilAsync(() => agent.Table.Find("vm-1")?.Status?.Reason == GateStatus.Staged);
-        Assert.NotEqual(Errno.EFAULT, _vmm.Read(7).Error);
+        Assert.NotEqual(Errno.EFAULT, Guest.Read(7).Error);
 
         channel.SendState(VmmStates.Loaded, null, 0, new HandoffFrames(30, 32));
-        await TestAgent.UntilAsync(() => _vmm.HasMarker(7) && _vmm.HasMarker(30) && _vmm.HasMarker(31));
-        Assert.Equal((Errno.None, (byte)1), _vmm.Read(20));
+        await TestAgent.UntilAsync(() => Guest.HasMarker(7) && Guest.HasMarker(30) && Guest.HasMarker(31));
+        Assert.Equal((Errno.None, (byte)1), Guest.Read(20));
 
-        var self = ProcessIdentity.Of(Environment.ProcessId)!;
-        var permit = new Permit("m-1", 5, 1, VmmInstanceText.Of(self.BootId, self.Pid, self.StartTime));
+        var permit = new Permit("m-1", 5, 1, Instance);
         await agent.Desired.AdoptAsync(
             Incoming(MigrationStates.Granted, permit, 5, new PageKey(7, 12), new PageKey(30, 12), new PageKey(31, 12)), TestContext.Current.CancellationToken);
 
@@ -109,14 +97,14 @@ public sealed class GateAgentTests : IDisposable
         Assert.Equal((5L, 0L), Record(agent));
         await TestAgent.UntilAsync(() => agent.Spool.Count > 0);
         Assert.Equal([(AgentReport.Lifted, 5L)], agent.Spool.Peek(10).Select(report => (report.Kind, report.PlacementEpoch ?? 0)));
-        Assert.Equal(Errno.EFAULT, _vmm.Read(30).Error);
+        Assert.Equal(Errno.EFAULT, Guest.Read(30).Error);
     }
 
     [Fact]
     [Trait("Invariant", "I4")]
-    public async Task Target_PermitForAnotherProcess_IsRenouncedAndNeverRuns()
+    public async Task B5_C1_Target_PermitForAnotherProcess_IsRenouncedAndNeverRuns()
     {
-        await using var agent = await TestAgent.StartAsync(_root.FullName, Incoming(MigrationStates.Switching, null, 1));
+        await using var agent = await TestAgent.StartAsync(Root, Incoming(MigrationStates.Switching, null, 1));
         using var channel = await HandOverAsync(agent, VmmStates.Loaded);
         await LineAsync(channel, AgentLine.Skip);
 
@@ -132,7 +120,7 @@ public sealed class GateAgentTests : IDisposable
     [Trait("Invariant", "I4")]
     public async Task StateFolderLost_VmmThatRuns_IsHeldAndNotStartedAgain()
     {
-        await using var agent = await TestAgent.StartAsync(_root.FullName, Vm(1, 1, null));
+        await using var agent = await TestAgent.StartAsync(Root, Vm(1, 1, null));
         using var channel = await HandOverAsync(agent, VmmStates.Running);
 
         var hold = await LineAsync(channel, AgentLine.Hold, AgentLine.Run);
@@ -147,30 +135,71 @@ public sealed class GateAgentTests : IDisposable
     [Fact]
     public async Task Incoming_WithoutAMigration_IsRefused()
     {
-        await using var agent = await TestAgent.StartAsync(_root.FullName, Vm(1, 1, null));
+        await using var agent = await TestAgent.StartAsync(Root, Vm(1, 1, null));
         using var channel = await HandOverAsync(agent, VmmStates.Incoming);
 
         Assert.Equal("no-migration", (await channel.ReceiveAsync())?.Code);
     }
 
-    [Fact]
-    public async Task Incoming_OfAnotherLayout_IsRefusedAndToldAsAReasonOfTheGate()
+    [Theory]
+    [InlineData("layout", "layout-mismatch")]
+    [InlineData("mappings", "not-mapped")]
+    [InlineData("capability", "unsupported-backing")]
+    [InlineData("busy-userfaultfd", "busy-userfaultfd")]
+    public async Task Incoming_ThatCannotBeEnforced_IsRefusedAndToldAsAReasonOfTheGate(string reason, string code)
     {
-        await using var agent = await TestAgent.StartAsync(_root.FullName, Incoming(MigrationStates.Preparing, null, 1));
+        await using var agent = await TestAgent.StartAsync(Root, Incoming(MigrationStates.Preparing, null, 1));
         using var channel = await agent.ConnectAsync("vm-1");
-        var message = _vmm.Message() with { Capabilities = [VmmCapabilities.Barrier], State = VmmStates.Incoming };
+        using var other = UserfaultfdHandle.Create();
+        other.Handshake(UffdFeatures.MissingShmem);
+        var message = Guest.Message() with { Capabilities = [VmmCapabilities.Barrier], State = VmmStates.Incoming };
+        var region = message.Regions[0];
+        switch (reason)
+        {
+            case "layout":
+                region = region with { Bytes = 4096 };
+                break;
+            case "mappings":
+                region = region with { HostVirtualAddress = HexAddress.Format(Guest.Memory.Address + 4096) };
+                break;
+            case "capability":
+                region = region with { PageBytes = 2 << 20 };
+                break;
+            default:
+                other.Register(Guest.Address(0), TestVmm.PageBytes, UffdRegisterMode.Missing);
+                break;
+        }
 
-        channel.SendHandoff(message with { Regions = [message.Regions[0] with { Bytes = 4096 }] }, _vmm.Userfaultfd.Number, _vmm.File.Descriptor.Number);
+        channel.SendHandoff(message with { Regions = [region] }, Guest.Userfaultfd.Number, Guest.File.Descriptor.Number);
 
-        Assert.Equal("layout-mismatch", (await channel.ReceiveAsync())?.Code);
-        Assert.Equal(("vm-1", "m-1", "layout"), Assert.Single(agent.Outbox.Take().Obstacles!) is var told ? (told.Vm, told.Migration, told.Code) : default);
+        Assert.Equal(code, (await channel.ReceiveAsync())?.Code);
+        Assert.Equal(("vm-1", "m-1", reason), Assert.Single(agent.Outbox.Take().Obstacles!) is var told ? (told.Vm, told.Migration, told.Code) : default);
+    }
+
+    [Fact]
+    public async Task Incoming_PageThatAnotherUserfaultfdHolds_IsToldAsAReasonOnceItIsTried()
+    {
+        await using var agent = await TestAgent.StartAsync(Root, Incoming(MigrationStates.Switching, null, 1, new PageKey(50, 12), new PageKey(60, 12)));
+        using var other = UserfaultfdHandle.Create();
+        other.Handshake(UffdFeatures.MissingShmem);
+        other.Register(Guest.Address(50), TestVmm.PageBytes, UffdRegisterMode.Missing);
+        using var channel = await HandOverAsync(agent, VmmStates.Loaded);
+
+        GateObstacle? told = null;
+        await TestAgent.UntilAsync(() => (told = agent.Outbox.Take().Obstacles?.SingleOrDefault()) is not null);
+
+        Assert.Equal("busy-userfaultfd", told!.Code);
+        Assert.True(Guest.HasMarker(60), "One page that cannot be armed keeps no other from it.");
+        Assert.Empty(agent.Outbox.Take().Acks);
+        other.Dispose();
+        await TestAgent.UntilAsync(() => agent.Outbox.Take().Acks.Count > 0);
     }
 
     [Fact]
     [Trait("Invariant", "I4")]
-    public async Task Fence_OwnerIsAnotherHostAtANewerEpoch_HoldsTheGuestAndClosesTheBarrier()
+    public async Task C6_OwnerIsAnotherHostAtANewerEpoch_HoldsTheGuestAndClosesTheBarrier()
     {
-        await using var agent = await TestAgent.StartAsync(_root.FullName, Vm(1, 1, null));
+        await using var agent = await TestAgent.StartAsync(Root, Vm(1, 1, null));
         using var channel = await HandOverAsync(agent, VmmStates.Held);
         await LineAsync(channel, AgentLine.Run);
 
@@ -184,75 +213,30 @@ public sealed class GateAgentTests : IDisposable
     [Trait("Invariant", "I1")]
     public async Task Trap_FirstAccessIsAnEventAndThenPoison()
     {
-        _vmm.Fill(40, 8);
-        await using var agent = await TestAgent.StartAsync(_root.FullName, "trap", TestAgent.Vm(_vmm, 1, new PageKey(40, 12)));
-        using var channel = await agent.AttachAsync(_vmm);
-        Assert.False(_vmm.HasMarker(40));
+        Guest.Fill(40, 8);
+        await using var agent = await TestAgent.StartAsync(Root, "trap", TestAgent.Vm(Guest, 1, new PageKey(40, 12)));
+        using var channel = await agent.AttachAsync(Guest);
+        Assert.False(Guest.HasMarker(40));
 
-        var read = await Task.Run(() => _vmm.Read(40), TestContext.Current.CancellationToken).WaitAsync(TimeSpan.FromSeconds(15), TestContext.Current.CancellationToken);
+        var read = await Task.Run(() => Guest.Read(40), TestContext.Current.CancellationToken).WaitAsync(TimeSpan.FromSeconds(15), TestContext.Current.CancellationToken);
 
         Assert.Equal(Errno.EFAULT, read.Error);
-        Assert.True(_vmm.HasMarker(40));
+        Assert.True(Guest.HasMarker(40));
     }
 
     [Fact]
     [Trait("Invariant", "I6")]
     public async Task Trap_NoAgent_BlocksTheAccessUntilTheNextOneAnswers()
     {
-        _vmm.Fill(40, 8);
-        await using (var first = await TestAgent.StartAsync(_root.FullName, "trap", TestAgent.Vm(_vmm, 1, new PageKey(40, 12))))
+        Guest.Fill(40, 8);
+        await using (var first = await TestAgent.StartAsync(Root, "trap", TestAgent.Vm(Guest, 1, new PageKey(40, 12))))
         {
-            (await first.AttachAsync(_vmm)).Dispose();
+            (await first.AttachAsync(Guest)).Dispose();
         }
 
-        var read = Task.Run(() => _vmm.Read(40), TestContext.Current.CancellationToken);
-        await using var second = await TestAgent.StartAsync(_root.FullName, "trap");
+        var read = Task.Run(() => Guest.Read(40), TestContext.Current.CancellationToken);
+        await using var second = await TestAgent.StartAsync(Root, "trap");
 
         Assert.Equal(Errno.EFAULT, (await read.WaitAsync(TimeSpan.FromSeconds(15), TestContext.Current.CancellationToken)).Error);
     }
-
-    public void Dispose()
-    {
-        _vmm.Dispose();
-        _root.Delete(recursive: true);
-    }
-
-    private async Task<TestChannel> HandOverAsync(TestAgent agent, string state, string? streamTarget = null)
-    {
-        var channel = await agent.ConnectAsync("vm-1");
-        channel.SendHandoff(
-            _vmm.Message() with { Capabilities = [VmmCapabilities.Barrier, VmmCapabilities.InjectsMachineCheck], State = state, StreamTarget = streamTarget },
-            _vmm.Userfaultfd.Number, _vmm.File.Descriptor.Number);
-        return channel;
-    }
-
-    private static async Task<AgentLine> LineAsync(TestChannel channel, params string[] types)
-    {
-        while (await channel.ReceiveAsync() is { } line)
-        {
-            if (types.Contains(line.Type))
-            {
-                return line;
-            }
-        }
-
-        throw new InvalidOperationException($"the agent closed the channel without {string.Join(" or ", types)}");
-    }
-
-    private static (long Right, long Closed) Record(TestAgent agent)
-    {
-        var path = Path.Combine(agent.Root, "gate", "vm-1.json");
-        var record = System.Text.Json.JsonDocument.Parse(File.ReadAllText(path)).RootElement;
-        return (record.GetProperty(nameof(GateRecord.Right)).GetInt64(), record.GetProperty(nameof(GateRecord.Closed)).GetInt64());
-    }
-
-    private DesiredVm Vm(long generation, long epoch, DesiredMigration? migration, params PageKey[] pages) =>
-        TestAgent.Vm(_vmm, generation, pages) with { PlacementEpoch = epoch, Migration = migration };
-
-    private DesiredVm Incoming(string state, Permit? permit, long epoch, params PageKey[] pages) =>
-        Vm(pages.Length + 1, epoch, new DesiredMigration("m-1", state, "host-b", "host-a", new VmAttach(AttachKinds.Handoff), false, permit), pages)
-            with { Owner = permit is null ? "host-b" : "host-a" };
-
-    private static DesiredMigration Migration(string state) =>
-        new("m-1", state, "host-a", "host-b", new VmAttach(AttachKinds.Handoff), false, null);
 }

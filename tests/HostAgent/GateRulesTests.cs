@@ -48,10 +48,14 @@ public sealed class GateRulesTests
 
         Assert.Equal([new GateStep.Hold()], Decide(Source(Switching(), after, VmmStates.Running)));
         Assert.Equal([new GateStep.Hold()], Decide(Source(Switching(), after, VmmStates.Held)));
+
+        // And then the grant.
+        var granted = Source(Switching() with { State = MigrationStates.Granted }, after, VmmStates.Running, epoch: Epoch + 1);
+        Assert.Equal([new GateStep.Hold()], Decide(granted with { Desired = granted.Desired with { Owner = "host-b" } }));
     }
 
     [Fact]
-    public void A10_SealedWhileRunning_NeedsAPausedAndLatchedGuestWhoseStreamEnded()
+    public void A10_B1_B2_SealedWhileRunning_NeedsAPausedAndLatchedGuestWhoseStreamEnded()
     {
         Assert.Equal([new GateStep.Hold()], Decide(Source(Switching(), Held, VmmStates.Running, latched: false)));
         Assert.DoesNotContain(Decide(Source(Switching(), Held, VmmStates.Held, stream: Target, latched: false)), step => step is GateStep.Seal);
@@ -197,6 +201,27 @@ public sealed class GateRulesTests
         Assert.DoesNotContain(Decide(wanted), step => step is GateStep.AttestGone);
         Assert.DoesNotContain(Decide(wanted with { Vmm = null, VmmOfRecordLives = true }), step => step is GateStep.AttestGone);
         Assert.Equal([new GateStep.AttestGone(Memory)], Decide(wanted with { Vmm = null, VmmOfRecordLives = false }));
+    }
+
+    [Fact]
+    public void DeviceDma_OnTheTarget_IsAnObstacleAndNeitherAcknowledgedNorLifted()
+    {
+        var (loaded, granted) = (TargetView(VmmStates.Loaded), Granted());
+
+        Assert.Equal([new GateStep.Obstacle("m-1", "device-dma", "x")], Decide(loaded with { Vmm = loaded.Vmm! with { DeviceDma = "x" } }));
+        Assert.Equal([new GateStep.Obstacle("m-1", "device-dma", "x")], Decide(granted with { Vmm = granted.Vmm! with { DeviceDma = "x" } }));
+        Assert.Equal([new GateStep.Obstacle("m-1", "busy-userfaultfd", "busy-userfaultfd")], Decide(loaded with { Verified = false, Failure = "busy-userfaultfd" }));
+    }
+
+    [Fact]
+    public void DeviceDma_OnTheOwner_StopsNoGuestButTheFirstStartOfOneWithPoison()
+    {
+        var running = Source(state: VmmStates.Running);
+        Assert.Empty(Decide(running with { Vmm = running.Vmm! with { DeviceDma = "x" } }));
+        var cold = Source(record: new GateRecord("vm-1"), state: VmmStates.Held);
+        cold = cold with { Vmm = cold.Vmm! with { DeviceDma = "x" } };
+        Assert.Equal([new GateStep.TakeRight(Epoch, null)], Decide(cold));
+        Assert.DoesNotContain(Decide(cold with { Desired = cold.Desired with { Pages = [new PageKey(5, 12)] } }), IsTakeRight);
     }
 
     [Fact]

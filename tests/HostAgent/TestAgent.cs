@@ -6,6 +6,7 @@ using Fleet.Contracts.Vms;
 using Fleet.HostAgent.Attach;
 using Fleet.HostAgent.Gate;
 using Fleet.HostAgent.Reconcile;
+using Fleet.HostAgent.Restore;
 using Fleet.HostAgent.Spool;
 using Fleet.HostAgent.State;
 using Microsoft.Extensions.Configuration;
@@ -18,6 +19,7 @@ namespace Fleet.HostAgent.Tests;
 internal sealed class TestAgent : IAsyncDisposable
 {
     private readonly IHost _host;
+    private bool _disposed;
 
     private TestAgent(IHost host, string root) => (_host, Root) = (host, root);
 
@@ -30,6 +32,10 @@ internal sealed class TestAgent : IAsyncDisposable
     public ReportSpool Spool => _host.Services.GetRequiredService<ReportSpool>();
 
     public GateOutbox Outbox => _host.Services.GetRequiredService<GateOutbox>();
+
+    public StorePromise Promise => _host.Services.GetRequiredService<StorePromise>();
+
+    public Stating Stating => _host.Services.GetRequiredService<Stating>();
 
     public WorkSet Work => _host.Services.GetRequiredService<WorkSet>();
 
@@ -89,6 +95,18 @@ internal sealed class TestAgent : IAsyncDisposable
         await UntilAsync(() => Table.Find(vm.Vm)?.Status is { State: EnforcementStates.Armed } status && status.ArmedGeneration == vm.Generation);
     }
 
+    /// <summary>Has the agent look at the VM, and waits until it has, from the first step to the last.</summary>
+    public async Task LookAsync(string vm)
+    {
+        // The first of the two may have begun before it was asked for.
+        for (var look = 0; look < 2; look++)
+        {
+            var before = Table.Find(vm)!.StatusAt;
+            Work.Add(vm);
+            await UntilAsync(() => Table.Find(vm)!.StatusAt != before);
+        }
+    }
+
     /// <summary>Waits for something that another thread brings about; the deadline only ends a test that failed.</summary>
     public static async Task UntilAsync(Func<bool> condition)
     {
@@ -102,6 +120,11 @@ internal sealed class TestAgent : IAsyncDisposable
 
     public async ValueTask DisposeAsync()
     {
+        if (Interlocked.Exchange(ref _disposed, true))
+        {
+            return;
+        }
+
         await _host.StopAsync(CancellationToken.None);
         _host.Dispose();
     }

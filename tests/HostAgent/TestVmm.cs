@@ -65,6 +65,14 @@ internal sealed class TestVmm : IDisposable
         return map.Read(Address(frame)).IsPoisonMarker;
     }
 
+    /// <summary>Marks the frames without the agent, as a wider page armed by another would be.</summary>
+    public void Mark(long frame, long frames)
+    {
+        Userfaultfd.Register(Address(frame), (ulong)(frames * PageBytes), UffdRegisterMode.Missing | UffdRegisterMode.Minor);
+        File.PunchHole(frame * PageBytes, frames * PageBytes);
+        Assert.True(Userfaultfd.Poison(Address(frame), (ulong)(frames * PageBytes)).Succeeded);
+    }
+
     public ulong Address(long frame) => Memory.Address + ((ulong)frame * PageBytes);
 
     public void Dispose()
@@ -101,8 +109,10 @@ internal sealed class TestChannel : IDisposable
         _socket.Send([.. JsonSerializer.SerializeToUtf8Bytes(vmmEvent, HandoffJson.Default.VmmEvent), (byte)'\n']);
 
     public void SendState(string state, string? streamTarget, long obeyed, params HandoffFrames[] undelivered) =>
-        _socket.Send([.. JsonSerializer.SerializeToUtf8Bytes(
-            new VmmState(VmmState.StateType, state, streamTarget, undelivered, obeyed), HandoffJson.Default.VmmState), (byte)'\n']);
+        SendState(new VmmState(VmmState.StateType, state, streamTarget, undelivered, obeyed));
+
+    public void SendState(VmmState state) =>
+        _socket.Send([.. JsonSerializer.SerializeToUtf8Bytes(state, HandoffJson.Default.VmmState), (byte)'\n']);
 
     /// <summary>The agent's next line; null when it closed the socket.</summary>
     public async Task<AgentLine?> ReceiveAsync()

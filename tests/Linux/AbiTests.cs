@@ -106,6 +106,7 @@ public sealed class AbiTests
         ["POLLERR"] = (ulong)PollFd.POLLERR,
         ["POLLHUP"] = (ulong)PollFd.POLLHUP,
         ["SYS_userfaultfd"] = (ulong)SyscallNumbers.userfaultfd,
+        ["SYS_kcmp"] = (ulong)SyscallNumbers.kcmp,
         ["SYS_pidfd_send_signal"] = (ulong)SyscallNumbers.pidfd_send_signal,
         ["SYS_pidfd_open"] = (ulong)SyscallNumbers.pidfd_open,
         ["SYS_pidfd_getfd"] = (ulong)SyscallNumbers.pidfd_getfd,

@@ -1,5 +1,5 @@
-using System.Diagnostics;
 using System.Globalization;
+using Fleet.Tests.Shared;
 
 namespace Fleet.Linux.Tests;
 
@@ -18,11 +18,7 @@ internal static class CProgram
                 + "int main(void) {\n"
                 + string.Concat(expressions.Select(Print))
                 + "return 0; }\n";
-            var file = Path.Combine(folder.FullName, "abi.c");
-            var program = Path.Combine(folder.FullName, "abi");
-            await File.WriteAllTextAsync(file, source);
-            await RunAsync("gcc", "-o", program, file);
-            var output = await RunAsync(program);
+            var output = await CHelper.RunAsync(await CHelper.CompileAsync(source, folder));
             return output.Split('\n', StringSplitOptions.RemoveEmptyEntries)
                 .Select(line => line.Split('\t'))
                 .ToDictionary(parts => parts[0], parts => ulong.Parse(parts[1], CultureInfo.InvariantCulture));
@@ -40,15 +36,5 @@ internal static class CProgram
         return expression.All(c => char.IsAsciiLetterUpper(c) || char.IsAsciiDigit(c) || c == '_') && !expression.StartsWith("SYS_", StringComparison.Ordinal)
             ? $"#ifdef {expression}\n{line}#endif\n"
             : line;
-    }
-
-    private static async Task<string> RunAsync(string program, params string[] arguments)
-    {
-        using var process = Process.Start(new ProcessStartInfo(program, arguments) { RedirectStandardOutput = true, RedirectStandardError = true })!;
-        var output = process.StandardOutput.ReadToEndAsync();
-        var errors = await process.StandardError.ReadToEndAsync();
-        await process.WaitForExitAsync();
-        Assert.True(process.ExitCode == 0, $"{program}: {errors}");
-        return await output;
     }
 }

@@ -16,6 +16,9 @@ internal static class Requires
 
     public static void Gcc() => Check(File.Exists("/usr/bin/gcc") ? null : "gcc is missing (Debian package gcc)");
 
+    /// <param name="missing">What the kernel lacks; null when it is there.</param>
+    public static void Kernel(string? missing) => Check(missing is null ? null : $"this kernel cannot do it: {missing}");
+
     private static string? MissingUserfaultfd()
     {
         try

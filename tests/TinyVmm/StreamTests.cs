@@ -22,7 +22,7 @@ public sealed class StreamTests
 
     [Theory]
     [ClassData(typeof(Vcpus))]
-    public async Task MigrateOut_PoisonedAndSkippedPages_AreUndeliveredAndAllElseArrives(string vcpu)
+    public async Task B16_MigrateOut_PoisonedAndSkippedPages_AreUndeliveredAndAllElseArrives(string vcpu)
     {
         const string Memory = "0x0:4M,0x100000000:2M";
         await using var source = await RunningVmm.StartWithAsync(vcpu, Memory);

@@ -4,6 +4,7 @@ using Fleet.Api.Agents.Push;
 using Fleet.Api.Hosts;
 using Fleet.Api.OpenApi;
 using Fleet.Api.Problems;
+using Fleet.Api.Restore;
 using Fleet.Api.Security;
 using Fleet.Contracts;
 using Fleet.Contracts.Agents;
@@ -25,7 +26,9 @@ public static class ClaimEndpoints
             .WithName("ClaimHost")
             .WithTags("Agents")
             .WithSummary("Take over the host as a new agent process")
-            .WithDescription("Every claim supersedes the one before: its streams end, its heartbeats and reports are refused with `agent-superseded`.")
+            .WithDescription("Every claim supersedes the one before: its streams end, its heartbeats and reports are refused with `agent-superseded`. "
+                + "`highestSeen` and `lastIncarnation` from the future prove that the database was put back from a backup: then a new store epoch begins. "
+                + "With `statementRequired` the agent promises that store epoch, durably, and states what it holds before anything else.")
             .WithProblems(ProblemTypes.InvalidId, ProblemTypes.InvalidRequest, ProblemTypes.MalformedBody);
 
     private static async Task<Results<Ok<ClaimResult>, ProblemHttpResult>> ClaimAsync(
@@ -35,6 +38,7 @@ public static class ClaimEndpoints
         StoreWriter writer,
         StatusBoard board,
         PushHub hub,
+        StoreRestore restore,
         ILogger<StatusBoard> logger,
         CancellationToken cancellationToken)
     {
@@ -43,15 +47,32 @@ public static class ClaimEndpoints
             return invalid.ToResult();
         }
 
-        var incarnation = await writer.ExecuteAsync(scope => TakeOverAsync(scope, host, request, user.Actor()), cancellationToken);
+        var outcome = await writer.ExecuteAsync(scope => TakeOverAsync(scope, host, request, user.Actor(), restore), cancellationToken);
+        if (outcome.IsRefused)
+        {
+            return outcome.Problem.ToResult();
+        }
+
+        var (incarnation, statementRequired) = outcome.Value;
         board.Claim(host, incarnation);
         hub.EndOlder(host, incarnation);
         AgentLog.HostClaimed(logger, host, incarnation, request.AgentVersion, request.Kernel);
-        return TypedResults.Ok(new ClaimResult(incarnation, DurationText.Format(board.Interval)));
+        return TypedResults.Ok(new ClaimResult(incarnation, DurationText.Format(board.Interval), StoreEpochs.Of(incarnation), statementRequired));
     }
 
-    private static async Task<long> TakeOverAsync(WriteScope scope, string host, ClaimRequest request, string actor)
+    private static async Task<Outcome<Claimed>> TakeOverAsync(WriteScope scope, string host, ClaimRequest request, string actor, StoreRestore restore)
     {
+        var shown = new Shown(host, request.HighestSeen, request.LastIncarnation, []);
+        if (shown.IsBeyondBelief(scope.Revision))
+        {
+            return Admission.BeyondBelief();
+        }
+
+        if (await shown.FindProofAsync(scope.Db, scope.Revision) is { } proof)
+        {
+            await restore.BeginAsync(scope, StoreEpochs.Of(shown.Highest), actor, proof);
+        }
+
         await HostRows.EnsureAsync(scope, host, actor);
         var row = (await scope.Db.Hosts.FindAsync(host))!;
         var capabilities = JsonSerializer.Serialize(request.Capabilities, FleetJson.Default.IReadOnlyDictionaryStringString);
@@ -64,7 +85,7 @@ public static class ClaimEndpoints
         row.State = HostStates.Online;
         row.LastSeenAt = scope.Now;
         row.Version = revision;
-        return revision;
+        return new Claimed(revision, Admission.IsStatementRequired(row, revision));
     }
 
     private static Problem? Validate(ClaimRequest request)
@@ -73,6 +94,11 @@ public static class ClaimEndpoints
         CheckText(request.BootId, "$.bootId", errors);
         CheckText(request.AgentVersion, "$.agentVersion", errors);
         CheckText(request.Kernel, "$.kernel", errors);
+        if (request.HighestSeen < 0 || request.LastIncarnation < 0)
+        {
+            errors.Add("$.highestSeen", "Not below zero.");
+        }
+
         if (request.Capabilities.Count > MaximumCapabilities)
         {
             errors.Add("$.capabilities", $"At most {MaximumCapabilities}.");
@@ -98,4 +124,6 @@ public static class ClaimEndpoints
     }
 
     private static bool HasControls(string text) => text.Any(char.IsControl);
+
+    private readonly record struct Claimed(long Incarnation, bool StatementRequired);
 }

@@ -1,8 +1,10 @@
 using System.ComponentModel;
 using System.Globalization;
+using System.Security.Claims;
 using Fleet.Api.Agents.Push;
 using Fleet.Api.OpenApi;
 using Fleet.Api.Problems;
+using Fleet.Api.Restore;
 using Fleet.Api.Security;
 using Fleet.Contracts.Agents;
 using Fleet.Data.Storage;
@@ -25,14 +27,14 @@ public static class DesiredEndpoints
                 + "(it no longer concerns this host; absence never disarms) and `bookmark` (keepalive). The data of each is a JSON object, its id the revision it was read at. "
                 + "The stream ends when a newer agent process claims the host, after about an hour, and when the server stops: open another after `retry`.")
             .Produces<string>(StatusCodes.Status200OK, "text/event-stream")
-            .WithProblems(ProblemTypes.InvalidId, ProblemTypes.InvalidRequest, ProblemTypes.AgentSuperseded);
+            .WithProblems(ProblemTypes.InvalidId, ProblemTypes.InvalidRequest, ProblemTypes.AgentSuperseded, ProblemTypes.StatementRequired);
 
         routes.MapGet("/hosts/{host}/desired/{vm}", GetAsync)
             .RequireOwnAgent()
             .WithName("GetDesiredVm")
             .WithTags("Agents")
             .WithSummary("The desired state of one VM, whole")
-            .WithProblems(ProblemTypes.InvalidId, ProblemTypes.UnknownVm);
+            .WithProblems(ProblemTypes.InvalidId, ProblemTypes.UnknownVm, ProblemTypes.StatementRequired);
     }
 
     private static async Task StreamAsync(
@@ -40,7 +42,7 @@ public static class DesiredEndpoints
         [Description("As the claim answered.")] string? incarnation,
         HttpContext http,
         PushHub hub,
-        StatusBoard board,
+        Admission admission,
         DesiredStream stream)
     {
         if (!long.TryParse(incarnation, NumberStyles.None, CultureInfo.InvariantCulture, out var number))
@@ -55,9 +57,9 @@ public static class DesiredEndpoints
         var subscriber = hub.Subscribe(host, number);
         try
         {
-            if (!board.IsCurrent(host, number))
+            if (await admission.RefuseAsync(host, number, http.User.Actor(), http.RequestAborted) is { } refused)
             {
-                await new Problem(ProblemTypes.AgentSuperseded).WriteAsync(http);
+                await refused.WriteAsync(http);
                 return;
             }
 
@@ -73,8 +75,13 @@ public static class DesiredEndpoints
     }
 
     private static async Task<Results<Ok<DesiredVm>, ProblemHttpResult>> GetAsync(
-        string host, string vm, StoreContexts contexts, DesiredReader reader, CancellationToken cancellationToken)
+        string host, string vm, ClaimsPrincipal user, StoreContexts contexts, DesiredReader reader, Admission admission, CancellationToken cancellationToken)
     {
+        if (await admission.RefuseAsync(host, null, user.Actor(), cancellationToken) is { } refused)
+        {
+            return refused.ToResult();
+        }
+
         await using var snapshot = await contexts.OpenSnapshotAsync(cancellationToken);
         return await DesiredReader.FindAsync(snapshot, host, vm, cancellationToken) is { } row
             ? TypedResults.Ok(await reader.ReadAsync(snapshot, row, host, cancellationToken))

@@ -1,11 +1,16 @@
 using System.Collections.Concurrent;
 using Fleet.Api.Agents.Push;
+using Fleet.Api.Restore;
 using Fleet.Data.Storage;
+using Microsoft.EntityFrameworkCore;
 
 namespace Fleet.Api.Agents;
 
 /// <param name="Digest">Digest of the set at that generation.</param>
 public sealed record DesiredState(string Vm, long MemoryInstance, long Generation, string Digest);
+
+/// <param name="StatementRequired">Heartbeats are refused until the host has stated what it holds.</param>
+public sealed record HostDesired(bool StatementRequired, IReadOnlyDictionary<string, DesiredState> Vms);
 
 /// <summary>For each host the numbers that heartbeats are compared with; read again only after a commit that concerns the host.</summary>
 public sealed class DesiredIndex(StoreContexts contexts, DigestCache digests)
@@ -20,13 +25,21 @@ public sealed class DesiredIndex(StoreContexts contexts, DigestCache digests)
         }
     }
 
-    public async ValueTask<IReadOnlyDictionary<string, DesiredState>> OfAsync(string host, CancellationToken cancellationToken)
+    public void InvalidateAll()
+    {
+        foreach (var host in _hosts.Keys)
+        {
+            Invalidate(host);
+        }
+    }
+
+    public async ValueTask<HostDesired> OfAsync(string host, CancellationToken cancellationToken)
     {
         var entry = _hosts.GetOrAdd(host, static _ => new Entry());
         var stamp = Volatile.Read(ref entry.Stamp);
         if (entry.Read is { } read && read.Stamp == stamp)
         {
-            return read.Vms;
+            return read.Desired;
         }
 
         // The stamp is from before the snapshot: a commit in between makes the next heartbeat read again.
@@ -38,8 +51,10 @@ public sealed class DesiredIndex(StoreContexts contexts, DigestCache digests)
             vms[vm.Id] = new DesiredState(vm.Id, vm.MemoryInstance, vm.Generation, digest);
         }
 
-        entry.Read = new Reading(stamp, vms);
-        return vms;
+        var row = await snapshot.Db.Hosts.SingleOrDefaultAsync(row => row.Id == host, cancellationToken);
+        var desired = new HostDesired(Admission.IsStatementRequired(row, snapshot.Revision), vms);
+        entry.Read = new Reading(stamp, desired);
+        return desired;
     }
 
     private sealed class Entry
@@ -54,5 +69,5 @@ public sealed class DesiredIndex(StoreContexts contexts, DigestCache digests)
         }
     }
 
-    private sealed record Reading(int Stamp, IReadOnlyDictionary<string, DesiredState> Vms);
+    private sealed record Reading(int Stamp, HostDesired Desired);
 }

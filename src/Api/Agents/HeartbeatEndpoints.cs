@@ -1,5 +1,8 @@
+using System.Security.Claims;
+using Fleet.Api.Metrics;
 using Fleet.Api.OpenApi;
 using Fleet.Api.Problems;
+using Fleet.Api.Restore;
 using Fleet.Api.Security;
 using Fleet.Contracts;
 using Fleet.Contracts.Agents;
@@ -17,17 +20,42 @@ public static class HeartbeatEndpoints
             .WithSummary("Say what is armed on the host")
             .WithDescription("Kept in memory. The answer names the VMs whose generation or set differs from the control plane's: fetch those whole.")
             .WithMetadata(new RequestSizeLimit(16 * 1024 * 1024))
-            .WithProblems(ProblemTypes.InvalidId, ProblemTypes.InvalidRequest, ProblemTypes.MalformedBody, ProblemTypes.AgentSuperseded);
+            .WithProblems(ProblemTypes.InvalidId, ProblemTypes.InvalidRequest, ProblemTypes.MalformedBody, ProblemTypes.AgentSuperseded,
+                ProblemTypes.StatementRequired);
 
     private static async Task<Results<Ok<HeartbeatResult>, ProblemHttpResult>> HeartbeatAsync(
-        string host, HeartbeatRequest request, StatusBoard board, DesiredIndex index, CancellationToken cancellationToken)
+        string host,
+        HeartbeatRequest request,
+        ClaimsPrincipal user,
+        StatusBoard board,
+        DesiredIndex index,
+        Admission admission,
+        CancellationToken cancellationToken)
     {
         if (HeartbeatValidator.Validate(request) is { } invalid)
         {
             return invalid.ToResult();
         }
 
-        var desired = await index.OfAsync(host, cancellationToken);
+        var (statementRequired, desired) = await index.OfAsync(host, cancellationToken);
+        if (statementRequired || board.IsFuture(host, request.Incarnation))
+        {
+            if (await admission.RefuseAsync(host, request.Incarnation, user.Actor(), cancellationToken) is { } refused)
+            {
+                return refused.ToResult();
+            }
+        }
+
+        // More than what was to be known is either news that the index has not read yet, or a database put back from a backup.
+        var ahead = request.Vms.Where(vm => !desired.TryGetValue(vm.Vm, out var known) || vm.Generation > known.Generation || vm.MemoryInstance > known.MemoryInstance).ToList();
+        if (ahead.Count > 0)
+        {
+            var shown = new Shown(host, 0, request.Incarnation, [.. ahead.Select(vm => new ShownVm(vm.Vm, vm.Generation, vm.MemoryInstance))]);
+            if (await admission.SuspectAsync(shown, user.Actor(), cancellationToken) is { } refused)
+            {
+                return refused.ToResult();
+            }
+        }
 
         // Only VMs that concern the host are kept (I7), whatever an agent claims to know.
         var known = request.Vms.Where(vm => desired.ContainsKey(vm.Vm)).ToDictionary(vm => vm.Vm, StringComparer.Ordinal);
@@ -36,6 +64,7 @@ public static class HeartbeatEndpoints
             return new Problem(ProblemTypes.AgentSuperseded).ToResult();
         }
 
+        FleetMetrics.Heartbeats.Add(1);
         var refetch = desired.Values.Where(vm => Differs(vm, known.GetValueOrDefault(vm.Vm))).Select(vm => vm.Vm).Order(StringComparer.Ordinal);
         return TypedResults.Ok(new HeartbeatResult(DurationText.Format(board.Interval), [.. refetch]));
     }

@@ -1,7 +1,9 @@
 using System.Text.Json;
 using System.Text.Json.Serialization;
+using Fleet.Api.Metrics;
 using Fleet.Api.Migrations;
 using Fleet.Api.Problems;
+using Fleet.Api.Restore;
 using Fleet.Api.Vms;
 using Fleet.Contracts.Agents;
 using Fleet.Contracts.Pages;
@@ -36,9 +38,15 @@ internal sealed class ReportCommand
 
     public static async Task<Outcome<ReportsResult>> ApplyAsync(WriteScope scope, string host, ReportsRequest request, string actor)
     {
-        if (await scope.Db.Hosts.FindAsync(host) is not { } row || row.Incarnation != request.Incarnation)
+        if (Admission.Judge(await scope.Db.Hosts.FindAsync(host), request.Incarnation, scope.Revision) is { } refused)
         {
-            return ProblemTypes.AgentSuperseded;
+            return refused;
+        }
+
+        if (request.Acks is { Count: > 0 } && await ShownBy(host, request).FindProofAsync(scope.Db, scope.Revision) is not null)
+        {
+            // Nothing of it counts: the numbers that it is about are not this database's.
+            return ProblemTypes.StatementRequired;
         }
 
         var spool = await scope.Db.Spools.FindAsync(host, request.SpoolId);
@@ -79,6 +87,10 @@ internal sealed class ReportCommand
         return new ReportsResult(spool?.LastSequence ?? 0, command._rejected);
     }
 
+    /// <summary>An acknowledgement of a generation that was never issued here proves that the database was put back from a backup.</summary>
+    public static Shown ShownBy(string host, ReportsRequest request) =>
+        new(host, 0, request.Incarnation, [.. (request.Acks ?? []).Select(ack => new ShownVm(ack.Vm, ack.Generation, ack.MemoryInstance))]);
+
     private async Task ApplyAsync(string spoolId, List<AgentReport> reports)
     {
         var hits = new List<AgentReport>();
@@ -110,8 +122,24 @@ internal sealed class ReportCommand
         await FlushAsync();
         await new HitRecorder(_scope.Db, _host).RecordAsync(hits);
         var payload = new ReportsPayload(spoolId, reports[0].Sequence, reports[^1].Sequence, _added, hits.Count, _rejected);
+        Count(reports, hits);
         _scope.Change(ChangeKinds.ReportsApplied, ChangeResources.Host(_host), _actor, payload: payload.ToJson());
     }
+
+    private void Count(List<AgentReport> reports, List<AgentReport> hits) => _scope.OnCommitted(() =>
+    {
+        foreach (var kind in reports.CountBy(report => report.Kind))
+        {
+            FleetMetrics.Reports.Add(kind.Value, new KeyValuePair<string, object?>("kind", kind.Key));
+        }
+
+        foreach (var code in _rejected.CountBy(report => report.Code))
+        {
+            FleetMetrics.Rejected.Add(code.Value, new KeyValuePair<string, object?>("code", code.Key));
+        }
+
+        FleetMetrics.Hits.Add(hits.Sum(hit => hit.Count));
+    });
 
     /// <summary>Where the poison arose decides whether it is the VM's (GATE.md, "Reports of new poison").</summary>
     private async Task TakeAsync(VmRow vm, AgentReport report)

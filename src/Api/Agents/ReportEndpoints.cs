@@ -1,6 +1,7 @@
 using System.Security.Claims;
 using Fleet.Api.OpenApi;
 using Fleet.Api.Problems;
+using Fleet.Api.Restore;
 using Fleet.Api.Security;
 using Fleet.Contracts.Agents;
 using Fleet.Data.Writing;
@@ -23,10 +24,17 @@ public static class ReportEndpoints
                 + "`acks` are applied after the reports, and may grant a migration in the same transaction.")
             .WithMetadata(new RequestSizeLimit(16 * 1024 * 1024))
             .WithProblems(
-                ProblemTypes.InvalidId, ProblemTypes.InvalidRequest, ProblemTypes.MalformedBody, ProblemTypes.AgentSuperseded, ProblemTypes.SpoolGap);
+                ProblemTypes.InvalidId, ProblemTypes.InvalidRequest, ProblemTypes.MalformedBody, ProblemTypes.AgentSuperseded, ProblemTypes.SpoolGap,
+                ProblemTypes.StatementRequired);
 
     private static async Task<Results<Ok<ReportsResult>, ProblemHttpResult>> ReportAsync(
-        string host, ReportsRequest request, ClaimsPrincipal user, StoreWriter writer, ILogger<StatusBoard> logger, CancellationToken cancellationToken)
+        string host,
+        ReportsRequest request,
+        ClaimsPrincipal user,
+        StoreWriter writer,
+        Admission admission,
+        ILogger<StatusBoard> logger,
+        CancellationToken cancellationToken)
     {
         if (ReportValidator.Validate(request) is { } invalid)
         {
@@ -37,7 +45,10 @@ public static class ReportEndpoints
         var outcome = await writer.ExecuteAsync(scope => ReportCommand.ApplyAsync(scope, host, request, actor), cancellationToken);
         if (outcome.IsRefused)
         {
-            return outcome.Problem.ToResult();
+            var refused = outcome.Problem.Type == ProblemTypes.StatementRequired
+                ? await admission.SuspectAsync(ReportCommand.ShownBy(host, request), actor, cancellationToken)
+                : null;
+            return (refused ?? outcome.Problem).ToResult();
         }
 
         if (outcome.Value.Rejected is [var first, ..] rejected)

@@ -43,6 +43,9 @@ public sealed class StatusBoard(TimeProvider time, IOptions<FleetOptions> option
 
     public bool IsCurrent(string host, long incarnation) => Of(host).Incarnation == incarnation;
 
+    /// <summary>An incarnation that no claim here was ever answered with.</summary>
+    public bool IsFuture(string host, long incarnation) => incarnation > (Of(host).Incarnation ?? 0);
+
     public string StateOf(string host) => Of(host).StateAt(Now);
 
     public long? HeardAt(string host) => Of(host).HeardAt;

@@ -1,7 +1,7 @@
 using System.Text.Json;
 using Fleet.Contracts;
+using Fleet.Api.Metrics;
 using Fleet.Contracts.Migrations;
-using Fleet.Contracts.Pages;
 using Fleet.Data;
 using Fleet.Data.Entities;
 using Fleet.Data.Pages;
@@ -18,7 +18,6 @@ namespace Fleet.Api.Migrations;
 internal static class Gate
 {
     public const string Expired = "expired";
-    private static readonly int[] Shifts = [12, 21, 30];
 
     /// <summary>What keeps the gate shut; empty when the grant may be written.</summary>
     /// <param name="db">A context that sees the set as of the VM's row: within the command, everything saved.</param>
@@ -96,13 +95,15 @@ internal static class Gate
 
     private static async Task GrantAsync(WriteScope scope, MigrationRow migration, VmRow vm, StoredAck ack, string actor)
     {
-        await AddUnservableAsync(scope, migration, vm, ack, actor);
+        // Pages that the target cannot serve are poisoned from now on, whoever lost them.
+        await PoisonedSet.AddMissingAsync(scope, vm, ack.Unservable, migration.TargetHost, actor, $"not served by the target of {migration.Id}");
         var epoch = scope.Change(
             ChangeKinds.MigrationGranted,
             ChangeResources.Migration(migration.Id),
             actor,
             migration.FenceReason,
             revision => JsonSerializer.Serialize(new Permit(migration.Id, revision, ack.Generation, ack.VmmInstance), GateJson.Default.Permit));
+        var fenced = migration.SourceFenced && migration.SealEpoch != vm.PlacementEpoch;
         migration.State = MigrationStates.Granted;
         migration.PermitEpoch = epoch;
         migration.PermitGeneration = ack.Generation;
@@ -112,26 +113,16 @@ internal static class Gate
         migration.Reasons = MigrationColumns.ToJson([]);
         migration.Version = epoch;
         vm.Attach = migration.Attach!;
-        await PlacementHistory.MoveAsync(scope, vm, migration.TargetHost, epoch);
+        await TimeAsync(scope, migration.Id);
+        await PlacementHistory.MoveAsync(scope, vm, migration.TargetHost, epoch, fenced);
     }
 
-    /// <summary>Pages that the target cannot serve are poisoned from now on, whoever lost them.</summary>
-    private static async Task AddUnservableAsync(WriteScope scope, MigrationRow migration, VmRow vm, StoredAck ack, string actor)
+    private static async Task TimeAsync(WriteScope scope, string migration)
     {
-        var known = (await PagesAsync(scope.Db, vm.Id, CancellationToken.None)).ToHashSet();
-        var lost = ack.Unservable
-            .Where(page => !IsCovered(page, known))
-            .Select(page => new NewPage(page.Frame, page.Shift, PageClasses.Unknown, PageSources.MemoryFailure, migration.TargetHost, scope.Now))
-            .ToList();
-        if (lost.Count > 0)
-        {
-            await PoisonedSet.AddAsync(scope, vm, lost, actor, $"not served by the target of {migration.Id}");
-            await scope.Db.SaveChangesAsync();
-        }
+        var resource = ChangeResources.Migration(migration);
+        var since = await scope.Db.Changes.Where(row => row.Resource == resource && row.Kind == ChangeKinds.MigrationSwitching).Select(row => (long?)row.At).FirstOrDefaultAsync();
+        scope.OnCommitted(() => FleetMetrics.GateLatency.Record((scope.Now - (since ?? scope.Now)) / 1000.0));
     }
-
-    private static bool IsCovered(PageKey page, HashSet<PageKey> known) =>
-        Shifts.Any(shift => shift >= page.Shift && known.Contains(new PageKey(FrameMath.PageFrame(page.Frame, shift), shift)));
 
     private static Task<List<PageKey>> PagesAsync(FleetDbContext db, string vm, CancellationToken cancellationToken) =>
         db.Pages.Where(row => row.Vm == vm).OrderBy(row => row.Frame).Select(row => new PageKey(row.Frame, row.Shift)).ToListAsync(cancellationToken);

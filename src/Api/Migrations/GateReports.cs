@@ -94,6 +94,12 @@ internal sealed class GateReports(WriteScope scope, string host, string actor)
             return "stale-migration";
         }
 
+        if (await scope.Db.Statements.FindAsync(vm.Id, host) is { } statement)
+        {
+            // What it stated after a restore holds no more: its guest stands still, and the VM concerns it no longer than this migration.
+            statement.Live = false;
+        }
+
         migration.SealEpoch = report.PlacementEpoch;
         migration.SealTargetInstance = report.TargetVmmInstance;
         migration.Version = scope.Change(

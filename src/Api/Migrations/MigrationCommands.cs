@@ -193,7 +193,7 @@ internal sealed class MigrationCommands(StatusBoard board)
                 return ProblemTypes.HostOnline;
             }
 
-            await MigrationEnd.ReturnAsync(scope, migration, vm, actor, new GateReason("target-fenced", request.Reason));
+            await MigrationEnd.ReturnAsync(scope, migration, vm, actor, new GateReason("target-fenced", request.Reason), fenced: true);
         }
         else if (!migration.ReturnWanted)
         {

@@ -1,3 +1,4 @@
+using Fleet.Api.Metrics;
 using Fleet.Contracts.Migrations;
 using Fleet.Data.Entities;
 using Fleet.Data.Placement;
@@ -16,17 +17,18 @@ internal static class MigrationEnd
         LeaveAsync(scope, migration, vm, MigrationStates.Aborted, ChangeKinds.MigrationAborted, actor, reason, [new GateReason("aborted", reason)]);
 
     /// <summary>After the grant and before the lift: the VM goes back to its source, under a new epoch.</summary>
-    public static async Task ReturnAsync(WriteScope scope, MigrationRow migration, VmRow vm, string actor, GateReason reason)
+    public static async Task ReturnAsync(WriteScope scope, MigrationRow migration, VmRow vm, string actor, GateReason reason, bool fenced = false)
     {
         var epoch = End(scope, migration, vm, MigrationStates.Aborted, ChangeKinds.MigrationAborted, actor, reason.Detail, [reason]);
         vm.Attach = migration.SourceAttach ?? vm.Attach;
-        await PlacementHistory.MoveAsync(scope, vm, migration.SourceHost, epoch);
+        await PlacementHistory.MoveAsync(scope, vm, migration.SourceHost, epoch, fenced);
     }
 
     public static async Task ParkAsync(WriteScope scope, MigrationRow migration, VmRow vm, string actor)
     {
+        var fenced = migration.SourceFenced && migration.SealEpoch != vm.PlacementEpoch;
         var epoch = End(scope, migration, vm, MigrationStates.Completed, ChangeKinds.MigrationCompleted, actor, migration.FenceReason, []);
-        await PlacementHistory.MoveAsync(scope, vm, null, epoch);
+        await PlacementHistory.MoveAsync(scope, vm, null, epoch, fenced);
     }
 
     public static void Complete(WriteScope scope, MigrationRow migration, VmRow vm, string actor) =>
@@ -54,6 +56,7 @@ internal static class MigrationEnd
         migration.Version = revision;
         scope.Touch(migration.SourceHost, vm.Id);
         scope.Touch(migration.TargetHost, vm.Id);
+        scope.OnCommitted(() => FleetMetrics.Migrations.Add(1, new KeyValuePair<string, object?>("state", state)));
         return revision;
     }
 }

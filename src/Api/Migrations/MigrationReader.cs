@@ -86,9 +86,16 @@ public sealed class MigrationReader(StoreContexts contexts, StatusBoard board, T
             reasons = [.. reasons, .. await Gate.ReasonsAsync(db, row, vm, cancellationToken)];
         }
 
-        var isReady = vm is not null
-            && row is { State: MigrationStates.Preparing, TargetHost: not null }
-            && IsStaged(board.StatusOf(row.TargetHost, row.Vm), vm);
+        var isReady = false;
+        if (vm is not null && row is { State: MigrationStates.Preparing, TargetHost: not null }
+            && await db.Hosts.SingleOrDefaultAsync(host => host.Id == row.TargetHost, cancellationToken) is { } target)
+        {
+            // What a switchover would be refused for: drained since, or claimed by an agent that cannot do as much.
+            var early = EarlyChecks.Of(target, MigrationColumns.AttachOf(row.Attach)!);
+            reasons = [.. early, .. reasons];
+            isReady = early.Count == 0 && IsStaged(board.StatusOf(row.TargetHost, row.Vm), vm);
+        }
+
         return new MigrationResource(
             row.Id,
             row.Vm,

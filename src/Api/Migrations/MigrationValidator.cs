@@ -13,7 +13,7 @@ internal static class MigrationValidator
         var errors = new ValidationErrors();
         CheckId(request.Vm, "$.vm", errors);
         CheckId(request.TargetHost, "$.targetHost", errors);
-        VmValidator.CheckAttach(request.Attach, errors);
+        VmValidator.CheckAttach(request.Attach, "$.attach", errors);
         return errors.ToProblem();
     }
 

@@ -122,7 +122,7 @@ internal sealed class VmLifeCommands(MigrationCommands migrations, StatusBoard b
 
         if (host.Drained)
         {
-            return new Problem(ProblemTypes.FenceRefused, "That host is drained.");
+            return ProblemTypes.HostDrained;
         }
 
         if (vm.Host is not null && board.StateOf(vm.Host) == HostStates.Online)
@@ -145,7 +145,7 @@ internal sealed class VmLifeCommands(MigrationCommands migrations, StatusBoard b
         vm.Generation = revision;
         vm.PoisonedPages = 0;
         vm.ResetWanted = false;
-        await PlacementHistory.MoveAsync(scope, vm, host, revision);
+        await PlacementHistory.MoveAsync(scope, vm, host, revision, fenced: kind == ChangeKinds.VmRebuilt);
     }
 
     private static async Task<string> NewIdAsync(WriteScope scope)

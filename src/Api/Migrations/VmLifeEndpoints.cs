@@ -52,7 +52,7 @@ public static class VmLifeEndpoints
                 + "while the owner's agent is heard.")
             .WithProblems(
                 ProblemTypes.InvalidId, ProblemTypes.InvalidRequest, ProblemTypes.MalformedBody, ProblemTypes.UnknownVm, ProblemTypes.UnknownHost,
-                ProblemTypes.MigrationActive, ProblemTypes.Quarantined, ProblemTypes.HostOnline, ProblemTypes.FenceRefused);
+                ProblemTypes.HostDrained, ProblemTypes.MigrationActive, ProblemTypes.Quarantined, ProblemTypes.HostOnline, ProblemTypes.FenceRefused);
     }
 
     private static async Task<Results<Ok<MigrationResource>, Accepted<MigrationResource>, ProblemHttpResult>> ParkAsync(

@@ -27,6 +27,7 @@ internal static class ParameterSchemas
                     Format = "int64",
                     Minimum = "0",
                 },
+                ("ListHosts", "drained") => new OpenApiSchema { Type = JsonSchemaType.Boolean },
                 ("ListHits", "since") => new OpenApiSchema { Type = JsonSchemaType.String, Format = "date-time" },
                 (_, "wait") => new OpenApiSchema { Type = JsonSchemaType.String, Pattern = "^[0-9]+[smhd]$" },
                 _ => parameter.Schema,

@@ -36,7 +36,7 @@ public static class PageEndpoints
             .WithName("ListPages")
             .WithTags("Pages")
             .WithSummary("The poisoned pages of a VM, by frame, with their state on its host")
-            .WithProblems(ProblemTypes.InvalidId, ProblemTypes.InvalidRequest, ProblemTypes.UnknownVm);
+            .WithProblems(ProblemTypes.InvalidId, ProblemTypes.InvalidRequest, ProblemTypes.UnknownVm, ProblemTypes.ChangesGone);
 
         routes.MapDelete("/vms/{vm}/pages/{frame}", ClearAsync)
             .RequireAuthorization(Scopes.PagesClear)

@@ -28,6 +28,14 @@ public sealed class PageHistory(StoreContexts contexts)
             return errors.ToProblem()!;
         }
 
+        if (await ChangeLog.FloorAsync(snapshot.Db, cancellationToken) is var floor && generation < floor)
+        {
+            return new Problem(
+                ProblemTypes.ChangesGone,
+                FormattableString.Invariant($"The changes since generation {generation} are not all kept: the oldest that can be shown is {floor}."),
+                Members: new Dictionary<string, object?> { ["floor"] = floor });
+        }
+
         var pages = await ReadAsync(snapshot.Db, vm, generation, cancellationToken);
         var rest = pages.Values.Where(page => page.Frame > after).Take(limit + 1).ToList();
         var next = rest.Count > limit ? Cursor.Of(rest[limit - 1].Frame) : null;

@@ -1,13 +1,16 @@
 using System.Reflection;
 using Fleet.Api.Agents;
+using Fleet.Api.Changes;
 using Fleet.Api.Health;
 using Fleet.Api.Hits;
 using Fleet.Api.Hosts;
 using Fleet.Api.Json;
+using Fleet.Api.Metrics;
 using Fleet.Api.Migrations;
 using Fleet.Api.OpenApi;
 using Fleet.Api.Pages;
 using Fleet.Api.Problems;
+using Fleet.Api.Restore;
 using Fleet.Api.Security;
 using Fleet.Api.Vms;
 using Fleet.Data;
@@ -64,11 +67,15 @@ public static class FleetApp
         // Hosted services start in this order and stop in the reverse one: plain http is refused before anything is created.
         services.AddHostedService<PlainHttpGuard>();
         services.AddFleetStore();
+        services.AddFleetRestore();
         services.AddFleetAgents();
         services.AddFleetMigrations();
+        services.AddFleetChanges();
+        services.AddFleetMetrics();
         services.AddFleetSecurity();
         services.AddSingleton<IConfigureOptions<KestrelServerOptions>, ClientCertificates>();
         services.AddSingleton<VmReader>();
+        services.AddSingleton<HostReader>();
         services.AddSingleton<PageReader>();
         services.AddSingleton<PageHistory>();
     }
@@ -95,6 +102,7 @@ public static class FleetApp
     {
         app.MapOpenApi().AllowAnonymous();
         app.MapHealth();
+        app.MapMetrics();
         var routes = app.MapGroup("/v1")
             .AddEndpointFilter<IdFilter>()
             .AddEndpointFilter<RefusalFilter>()
@@ -104,7 +112,9 @@ public static class FleetApp
         routes.MapMigrations();
         routes.MapVmLife();
         routes.MapHosts();
+        routes.MapHostAdministration();
         routes.MapHits();
+        routes.MapChanges();
         routes.MapJoinTokens();
         routes.MapTokens();
         routes.MapEnrolment();
@@ -113,5 +123,7 @@ public static class FleetApp
         routes.MapDesired();
         routes.MapHeartbeat();
         routes.MapReports();
+        routes.MapStatement();
+        routes.MapRestoreOverrides();
     }
 }

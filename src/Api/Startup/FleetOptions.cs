@@ -41,4 +41,19 @@ public sealed class FleetOptions
     public JwtOptions Jwt { get; set; } = new();
 
     public RateLimitOptions RateLimits { get; set; } = new();
+
+    /// <summary>Changes older than this are dropped from the log, the oldest first.</summary>
+    public TimeSpan ChangeRetention { get; set; } = TimeSpan.FromDays(30);
+
+    /// <summary>Most changes that the log keeps.</summary>
+    public int ChangesKept { get; set; } = 1_000_000;
+
+    /// <summary>Hits whose last access is older than this are dropped.</summary>
+    public TimeSpan HitRetention { get; set; } = TimeSpan.FromDays(180);
+
+    /// <summary>Most hits that are kept.</summary>
+    public int HitsKept { get; set; } = 1_000_000;
+
+    /// <summary>How often the four above are seen to.</summary>
+    public TimeSpan RetentionInterval { get; set; } = TimeSpan.FromMinutes(10);
 }

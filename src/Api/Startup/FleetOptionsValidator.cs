@@ -49,6 +49,22 @@ public sealed class FleetOptionsValidator : IValidateOptions<FleetOptions>
 
         errors.AddRange(options.Jwt.Errors());
         errors.AddRange(options.RateLimits.Errors());
+
+        if (options.ChangeRetention < TimeSpan.FromHours(1) || options.HitRetention < TimeSpan.FromHours(1))
+        {
+            errors.Add("Fleet:ChangeRetention and Fleet:HitRetention must be 1 hour or more.");
+        }
+
+        if (options.ChangesKept < 1000 || options.HitsKept < 1000)
+        {
+            errors.Add("Fleet:ChangesKept and Fleet:HitsKept must be 1000 or more.");
+        }
+
+        if (options.RetentionInterval < TimeSpan.FromSeconds(10) || options.RetentionInterval > TimeSpan.FromDays(1))
+        {
+            errors.Add("Fleet:RetentionInterval must be from 10 seconds to 1 day.");
+        }
+
         return errors.Count == 0 ? ValidateOptionsResult.Success : ValidateOptionsResult.Fail(errors);
     }
 }

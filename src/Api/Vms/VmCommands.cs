@@ -2,6 +2,7 @@ using System.Text.Json;
 using Fleet.Api.Lists;
 using Fleet.Api.Migrations;
 using Fleet.Api.Problems;
+using Fleet.Api.Restore;
 using Fleet.Contracts;
 using Fleet.Contracts.Migrations;
 using Fleet.Contracts.Vms;
@@ -18,21 +19,13 @@ namespace Fleet.Api.Vms;
 /// <param name="MayClear">Whether the caller may drop poisoned pages.</param>
 public sealed record VmDefinition(string Id, string? Host, string Memory, string Attach, string Actor, bool MayClear, IfMatch IfMatch)
 {
-    public static VmDefinition From(string id, VmRequest request, string actor, bool mayClear, IfMatch ifMatch)
-    {
-        var regions = request.Memory
-            .OrderBy(MemoryLayout.StartOf)
-            .Select(region => region with { GuestPhysicalAddress = HexAddress.Format(MemoryLayout.StartOf(region)) })
-            .ToArray();
-        return new VmDefinition(
-            id,
-            request.Host,
-            JsonSerializer.Serialize(regions, FleetJson.Default.IReadOnlyListMemoryRegion),
-            JsonSerializer.Serialize(request.Attach, FleetJson.Default.VmAttach),
-            actor,
-            mayClear,
-            ifMatch);
-    }
+    public static VmDefinition From(string id, VmRequest request, string actor, bool mayClear, IfMatch ifMatch) => new(
+        id, request.Host, ToJson(request.Memory), JsonSerializer.Serialize(request.Attach, FleetJson.Default.VmAttach), actor, mayClear, ifMatch);
+
+    /// <summary>The canonical form of validated regions.</summary>
+    public static string ToJson(IReadOnlyList<MemoryRegion> memory) => JsonSerializer.Serialize(
+        [.. memory.OrderBy(MemoryLayout.StartOf).Select(region => region with { GuestPhysicalAddress = HexAddress.Format(MemoryLayout.StartOf(region)) })],
+        FleetJson.Default.IReadOnlyListMemoryRegion);
 }
 
 /// <summary>Commands of the writer on a VM's definition.</summary>
@@ -90,9 +83,23 @@ internal static class VmCommands
 
     private static async Task<Outcome<PutResult>> CreateAsync(WriteScope scope, VmDefinition definition)
     {
-        if (definition.Host is not null && await scope.Db.Hosts.FindAsync(definition.Host) is null)
+        if (StoreEpochs.Of(scope.Revision) is > 0 and var epoch && await Quarantine.Awaited(scope.Db, epoch).AnyAsync())
         {
-            return new Problem(ProblemTypes.UnknownHost, Errors: new Dictionary<string, string[]> { ["$.host"] = ["Not a known host."] });
+            // A host that has not stated yet may run it: the restored database has only forgotten it.
+            return ProblemTypes.Quarantined;
+        }
+
+        if (definition.Host is not null)
+        {
+            if (await scope.Db.Hosts.FindAsync(definition.Host) is not { } host)
+            {
+                return new Problem(ProblemTypes.UnknownHost, Errors: new Dictionary<string, string[]> { ["$.host"] = ["Not a known host."] });
+            }
+
+            if (host.Drained)
+            {
+                return ProblemTypes.HostDrained;
+            }
         }
 
         var revision = scope.Change(ChangeKinds.VmCreated, ChangeResources.Vm(definition.Id), definition.Actor, payload: definition.Memory);
@@ -130,18 +137,32 @@ internal static class VmCommands
             return refused;
         }
 
-        var layout = MemoryLayout.Parse(definition.Memory);
-        var pages = vm.Memory == definition.Memory ? [] : await scope.Db.Pages.Where(row => row.Vm == vm.Id).ToListAsync();
-        var dropped = pages.FindAll(page => !layout.Contains(page.Frame, page.Shift));
+        var dropped = await OutsideAsync(scope, vm, definition.Memory);
         if (dropped.Count > 0 && !definition.MayClear)
         {
             return new Problem(ProblemTypes.Forbidden, $"The new layout drops {dropped.Count} poisoned pages: that needs the scope pages:clear.");
         }
 
+        Redefine(scope, vm, definition.Memory, definition.Attach, dropped, definition.Actor, null);
+        return new PutResult(Created: false);
+    }
+
+    /// <summary>Pages of the set that do not lie in that memory.</summary>
+    public static async Task<List<PoisonedPageRow>> OutsideAsync(WriteScope scope, VmRow vm, string memory)
+    {
+        var layout = MemoryLayout.Parse(memory);
+        var pages = vm.Memory == memory ? [] : await scope.Db.Pages.Where(row => row.Vm == vm.Id).ToListAsync();
+        return pages.FindAll(page => !layout.Contains(page.Frame, page.Shift));
+    }
+
+    /// <param name="dropped">Pages that are not in the new memory.</param>
+    public static void Redefine(
+        WriteScope scope, VmRow vm, string memory, string attach, IReadOnlyList<PoisonedPageRow> dropped, string actor, string? reason)
+    {
         var payload = new PagePayload(vm.MemoryInstance, vm.Generation, [], [.. dropped.Select(PoisonedSet.ToCleared)]);
-        var revision = scope.Change(ChangeKinds.VmUpdated, ChangeResources.Vm(vm.Id), definition.Actor, payload: payload.ToJson());
-        vm.Memory = definition.Memory;
-        vm.Attach = definition.Attach;
+        var revision = scope.Change(ChangeKinds.VmUpdated, ChangeResources.Vm(vm.Id), actor, reason, payload.ToJson());
+        vm.Memory = memory;
+        vm.Attach = attach;
         vm.Version = revision;
         if (dropped.Count > 0)
         {
@@ -151,7 +172,6 @@ internal static class VmCommands
         }
 
         scope.Touch(vm.Host, vm.Id);
-        return new PutResult(Created: false);
     }
 }
 

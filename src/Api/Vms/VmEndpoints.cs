@@ -20,11 +20,11 @@ public static class VmEndpoints
             .WithName("PutVm")
             .WithTags("VMs")
             .WithSummary("Create a VM, or change its memory or attachment")
-            .WithDescription("Repeating it changes nothing. The host never changes this way. A layout that drops poisoned pages needs the scope `pages:clear`. `If-Match` is optional.")
+            .WithDescription("Repeating it changes nothing. The host never changes this way. No new VM is placed on a drained host; VMs that are there already can be changed. A layout that drops poisoned pages needs the scope `pages:clear`. `If-Match` is optional.")
             .WithMetadata(new TakesIfMatch())
             .WithProblems(
                 ProblemTypes.InvalidId, ProblemTypes.InvalidRequest, ProblemTypes.MalformedBody,
-                ProblemTypes.UnknownHost, ProblemTypes.UseMigration, ProblemTypes.Stale, ProblemTypes.MigrationSwitching, ProblemTypes.Quarantined);
+                ProblemTypes.UnknownHost, ProblemTypes.HostDrained, ProblemTypes.UseMigration, ProblemTypes.Stale, ProblemTypes.MigrationSwitching, ProblemTypes.Quarantined);
 
         routes.MapGet("/vms/{vm}", GetAsync)
             .RequireAuthorization(Scopes.Read)

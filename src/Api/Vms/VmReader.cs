@@ -77,7 +77,8 @@ public sealed class VmReader(StoreContexts contexts, Enforcement enforcement, St
         await EnforcementAsync(db, row, cancellationToken),
         row.Version,
         row.Quarantined,
-        row.ResetWanted);
+        row.ResetWanted,
+        row.QuarantineReason);
 
     private async Task<List<VmEnforcement>> EnforcementAsync(FleetDbContext db, VmRow row, CancellationToken cancellationToken)
     {

@@ -18,23 +18,23 @@ internal static class VmValidator
             errors.Add("$.host", $"An id of the form {ResourceId.Pattern}, or null.");
         }
 
-        CheckMemory(request.Memory, errors);
-        CheckAttach(request.Attach, errors);
+        CheckMemory(request.Memory, "$.memory", errors);
+        CheckAttach(request.Attach, "$.attach", errors);
         return errors.ToProblem();
     }
 
-    private static void CheckMemory(IReadOnlyList<MemoryRegion> memory, ValidationErrors errors)
+    public static void CheckMemory(IReadOnlyList<MemoryRegion> memory, string path, ValidationErrors errors)
     {
         if (memory.Count is 0 or > MaximumRegions)
         {
-            errors.Add("$.memory", $"1 to {MaximumRegions} regions.");
+            errors.Add(path, $"1 to {MaximumRegions} regions.");
             return;
         }
 
         var valid = new List<(ulong Start, ulong End, int Index)>();
         for (var index = 0; index < memory.Count; index++)
         {
-            if (CheckRegion(memory[index], $"$.memory[{index}]", errors) is var (start, end))
+            if (CheckRegion(memory[index], $"{path}[{index}]", errors) is var (start, end))
             {
                 valid.Add((start, end, index));
             }
@@ -43,7 +43,7 @@ internal static class VmValidator
         valid.Sort();
         foreach (var (first, second) in valid.Zip(valid.Skip(1)).Where(pair => pair.First.End > pair.Second.Start))
         {
-            errors.Add($"$.memory[{second.Index}]", $"Overlaps memory[{first.Index}].");
+            errors.Add($"{path}[{second.Index}]", $"Overlaps memory[{first.Index}].");
         }
     }
 
@@ -83,17 +83,17 @@ internal static class VmValidator
         return aligned ? (start, start + (ulong)region.Bytes) : null;
     }
 
-    public static void CheckAttach(VmAttach attach, ValidationErrors errors)
+    public static void CheckAttach(VmAttach attach, string path, ValidationErrors errors)
     {
         if (attach.Kind is not (AttachKinds.Handoff or AttachKinds.Qemu or AttachKinds.Firecracker))
         {
-            errors.Add("$.attach.kind", "handoff, qemu or firecracker.");
+            errors.Add($"{path}.kind", "handoff, qemu or firecracker.");
             return;
         }
 
-        CheckPath(attach.QmpSocket, "$.attach.qmpSocket", attach.Kind == AttachKinds.Qemu, attach.Kind == AttachKinds.Qemu, errors);
-        CheckPath(attach.MemoryFile, "$.attach.memoryFile", attach.Kind == AttachKinds.Firecracker, attach.Kind == AttachKinds.Firecracker, errors);
-        CheckPath(attach.Socket, "$.attach.socket", attach.Kind != AttachKinds.Qemu, false, errors);
+        CheckPath(attach.QmpSocket, $"{path}.qmpSocket", attach.Kind == AttachKinds.Qemu, attach.Kind == AttachKinds.Qemu, errors);
+        CheckPath(attach.MemoryFile, $"{path}.memoryFile", attach.Kind == AttachKinds.Firecracker, attach.Kind == AttachKinds.Firecracker, errors);
+        CheckPath(attach.Socket, $"{path}.socket", attach.Kind != AttachKinds.Qemu, false, errors);
     }
 
     private static void CheckPath(string? text, string path, bool allowed, bool required, ValidationErrors errors)

@@ -31,6 +31,12 @@ public static class GateStatus
 {
     /// <summary>On an incoming VMM, with state <c>pending</c>: attached and the set known, to be armed once the load has ended.</summary>
     public const string Staged = "staged";
+
+    /// <summary>
+    /// With state <c>failed</c>: something reaches the guest's memory past the VMM's page tables. Every page may carry its marker all the
+    /// same, but the set is not enforced; no acknowledgement is given and no permit used.
+    /// </summary>
+    public const string DeviceDma = "unenforceable:device-dma";
 }
 
 /// <summary>One life of a VMM process as text: <c>bootId:pid:startTime</c>.</summary>
@@ -41,14 +47,38 @@ public static class VmmInstanceText
 
 /// <summary>
 /// Body of POST /v1/hosts/{host}/statement, after the control plane announced a new store epoch (restore from backup): what this
-/// agent holds, of every VM it knows. With it the agent has promised, durably, to refuse older store epochs.
+/// agent holds, of every VM it knows. With it the agent has promised, durably, to refuse older store epochs. Repeating it changes nothing.
 /// </summary>
+/// <param name="StoreEpoch">As the claim answered.</param>
 public sealed record StatementRequest(long Incarnation, long StoreEpoch, IReadOnlyList<VmStatement> Vms);
 
+/// <summary>What a host holds of one VM.</summary>
+/// <param name="MemoryInstance">The newest that this agent knows.</param>
 /// <param name="Right">Highest epoch under which a guest was allowed here; null when never.</param>
-/// <param name="Closed">Highest epoch given up here; null when never.</param>
+/// <param name="Closed">Highest epoch given up here, the promise included; null when never.</param>
 /// <param name="VmmInstance">That of the right.</param>
 /// <param name="Live">The right is above what was given up, and its VMM process lives.</param>
-/// <param name="Pages">Every page that this agent armed, reported or cannot serve.</param>
+/// <param name="Pages">Every page that this agent was to arm, armed, reported or cannot serve.</param>
+/// <param name="RightMemoryInstance">Memory instance of the right; null without one.</param>
+/// <param name="Sealed">The right was given up by a seal.</param>
+/// <param name="SealedTo">VMM instance to which the stream of that seal ended; null where it was for a park.</param>
+/// <param name="Unguarded">A VMM that takes no part in the barrier lives here: its guest runs without any right.</param>
+/// <param name="Memory">Layout as last known; null when it is not known any more.</param>
+/// <param name="Attach">This host's, as last known; null when it is not known any more.</param>
 public sealed record VmStatement(
-    string Vm, long MemoryInstance, long? Right, long? Closed, string? VmmInstance, bool Live, IReadOnlyList<PageKey> Pages);
+    string Vm,
+    long MemoryInstance,
+    long? Right,
+    long? Closed,
+    string? VmmInstance,
+    bool Live,
+    IReadOnlyList<PageKey> Pages,
+    long? RightMemoryInstance = null,
+    bool Sealed = false,
+    string? SealedTo = null,
+    bool Unguarded = false,
+    IReadOnlyList<MemoryRegion>? Memory = null,
+    VmAttach? Attach = null);
+
+/// <param name="StoreEpoch">In which the statement counts.</param>
+public sealed record StatementResult(long StoreEpoch);

@@ -27,6 +27,7 @@ public sealed record VmAttach(string Kind, string? QmpSocket = null, string? Mem
 /// <param name="Version">The ETag, as a number.</param>
 /// <param name="Quarantined">After a restore from backup, until the hosts have said what they hold.</param>
 /// <param name="ResetWanted">A reset waits for the owner's agent to attest that no VMM holds the old RAM.</param>
+/// <param name="QuarantineReason">One of <see cref="QuarantineReasons"/>; null when it is not quarantined.</param>
 public sealed record VmResource(
     string Id,
     string? Host,
@@ -39,7 +40,25 @@ public sealed record VmResource(
     IReadOnlyList<VmEnforcement> Enforcement,
     long Version,
     bool Quarantined = false,
-    bool ResetWanted = false);
+    bool ResetWanted = false,
+    string? QuarantineReason = null);
+
+/// <summary>Why a VM is quarantined.</summary>
+public static class QuarantineReasons
+{
+    /// <summary>Hosts have not yet stated what they hold: their <c>statement</c> is <c>pending</c>.</summary>
+    public const string AwaitingStatements = "awaiting-statements";
+
+    /// <summary>Two hosts state that its guest runs on them. An override names the owner.</summary>
+    public const string TwoLiveRights = "two-live-rights";
+
+    /// <summary>It was sealed towards a VMM of a host that has not stated: its guest may run there. An override names the owner.</summary>
+    public const string SealedToUnknownHost = "sealed-to-unknown-host";
+}
+
+/// <summary>Body of POST /v1/vms/{vm}/release: the override for a VM whose owner the hosts' statements do not tell.</summary>
+/// <param name="Host">The owner from now on.</param>
+public sealed record ReleaseRequest(string Host, string Reason);
 
 /// <summary>What a host has confirmed for a VM.</summary>
 /// <param name="ArmedGeneration">Newest generation whose whole set the host's agent confirmed as covered; null before the first.</param>

@@ -13,5 +13,6 @@ internal sealed class PlacementConfiguration : IEntityTypeConfiguration<Placemen
         builder.Property(row => row.Vm).HasMaxLength(64);
         builder.Property(row => row.Host).HasMaxLength(64);
         builder.HasIndex(row => new { row.Host, row.Vm });
+        builder.HasIndex(row => new { row.Host, row.Fenced });
     }
 }

@@ -12,6 +12,7 @@ internal sealed class VmConfiguration : IEntityTypeConfiguration<VmRow>
         builder.HasKey(row => row.Id);
         builder.Property(row => row.Id).HasMaxLength(64);
         builder.Property(row => row.Host).HasMaxLength(64);
+        builder.Property(row => row.QuarantineReason).HasMaxLength(64);
         builder.Property(row => row.Version).IsConcurrencyToken();
         builder.HasIndex(row => row.Host);
     }

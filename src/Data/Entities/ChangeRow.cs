@@ -46,8 +46,18 @@ public static class ChangeKinds
     public const string MigrationCompleted = "migration.completed";
     public const string MigrationAborted = "migration.aborted";
     public const string MigrationFailed = "migration.failed";
+    public const string StoreRestored = "store.restored";
+    public const string QuarantineEnded = "vm.quarantine-ended";
+    public const string QuarantineKept = "vm.quarantine-kept";
+    public const string VmReleased = "vm.released";
+    public const string PagesNotTaken = "pages.not-taken";
+    public const string HostStated = "host.stated";
+    public const string HostFenced = "host.fenced";
     public const string HostFault = "host.memory-fault";
     public const string HostCreated = "host.created";
+    public const string HostLabelled = "host.labelled";
+    public const string HostDrained = "host.drained";
+    public const string HostUndrained = "host.undrained";
     public const string HostClaimed = "host.claimed";
     public const string HostState = "host.state";
     public const string ReportsApplied = "reports.applied";
@@ -57,10 +67,13 @@ public static class ChangeKinds
     public const string CredentialCreated = "credential.created";
     public const string CredentialRotated = "credential.rotated";
     public const string CredentialRevoked = "credential.revoked";
+    public const string Compacted = "changes.compacted";
 }
 
 public static class ChangeResources
 {
+    public const string Store = "store";
+
     public static string Vm(string vm) => $"vms/{vm}";
 
     public static string Migration(string id) => $"migrations/{id}";

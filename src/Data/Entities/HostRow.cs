@@ -24,5 +24,11 @@ public sealed class HostRow
 
     public bool Drained { get; set; }
 
+    /// <summary>Store epoch in which its agent last stated what it holds.</summary>
+    public long? StatedEpoch { get; set; }
+
+    /// <summary>Store epoch in which an override asserted that it is dead and runs no guest.</summary>
+    public long? FencedEpoch { get; set; }
+
     public long Version { get; set; }
 }

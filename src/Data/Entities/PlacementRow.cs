@@ -14,4 +14,10 @@ public sealed class PlacementRow
     public long FromRevision { get; set; }
 
     public long? ToRevision { get; set; }
+
+    /// <summary>
+    /// Ended by an override, without the host's own word: the VM concerns it until it owns it again, so that its agent stops a guest
+    /// that runs there after all (GATE.md, "Fence").
+    /// </summary>
+    public bool Fenced { get; set; }
 }

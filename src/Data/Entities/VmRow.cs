@@ -27,6 +27,9 @@ public sealed class VmRow
     /// <summary>After a restore from backup, until the hosts have said what they hold.</summary>
     public bool Quarantined { get; set; }
 
+    /// <summary>One of <see cref="Contracts.Vms.QuarantineReasons"/>; null when it is not quarantined.</summary>
+    public string? QuarantineReason { get; set; }
+
     /// <summary>A reset waits for the owner's agent to attest that no VMM holds the old RAM.</summary>
     public bool ResetWanted { get; set; }
 }

@@ -204,6 +204,9 @@ namespace Fleet.Data.Migrations
                     b.Property<bool>("Drained")
                         .HasColumnType("INTEGER");
 
+                    b.Property<long?>("FencedEpoch")
+                        .HasColumnType("INTEGER");
+
                     b.Property<long?>("Incarnation")
                         .HasColumnType("INTEGER");
 
@@ -221,6 +224,9 @@ namespace Fleet.Data.Migrations
                         .IsRequired()
                         .HasMaxLength(16)
                         .HasColumnType("TEXT");
+
+                    b.Property<long?>("StatedEpoch")
+                        .HasColumnType("INTEGER");
 
                     b.Property<long>("Version")
                         .IsConcurrencyToken()
@@ -383,6 +389,9 @@ namespace Fleet.Data.Migrations
                         .HasMaxLength(64)
                         .HasColumnType("TEXT");
 
+                    b.Property<bool>("Fenced")
+                        .HasColumnType("INTEGER");
+
                     b.Property<long>("FromRevision")
                         .HasColumnType("INTEGER");
 
@@ -393,6 +402,8 @@ namespace Fleet.Data.Migrations
                         .HasColumnType("INTEGER");
 
                     b.HasKey("Vm", "PlacementEpoch", "Host");
+
+                    b.HasIndex("Host", "Fenced");
 
                     b.HasIndex("Host", "Vm");
 
@@ -461,6 +472,55 @@ namespace Fleet.Data.Migrations
                     b.ToTable("spools", (string)null);
                 });
 
+            modelBuilder.Entity("Fleet.Data.Entities.StatementRow", b =>
+                {
+                    b.Property<string>("Vm")
+                        .HasMaxLength(64)
+                        .HasColumnType("TEXT");
+
+                    b.Property<string>("Host")
+                        .HasMaxLength(64)
+                        .HasColumnType("TEXT");
+
+                    b.Property<string>("Attach")
+                        .HasColumnType("TEXT");
+
+                    b.Property<long?>("Closed")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<bool>("Live")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<long>("MemoryInstance")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<long?>("Right")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<long?>("RightMemoryInstance")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<bool>("Sealed")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<string>("SealedTo")
+                        .HasMaxLength(128)
+                        .HasColumnType("TEXT");
+
+                    b.Property<bool>("Unguarded")
+                        .HasColumnType("INTEGER");
+
+                    b.Property<string>("VmmInstance")
+                        .HasMaxLength(128)
+                        .HasColumnType("TEXT");
+
+                    b.HasKey("Vm", "Host");
+
+                    b.HasIndex("Host");
+
+                    b.ToTable("statements", (string)null);
+                });
+
             modelBuilder.Entity("Fleet.Data.Entities.VmRow", b =>
                 {
                     b.Property<string>("Id")
@@ -490,6 +550,10 @@ namespace Fleet.Data.Migrations
 
                     b.Property<long>("PoisonedPages")
                         .HasColumnType("INTEGER");
+
+                    b.Property<string>("QuarantineReason")
+                        .HasMaxLength(64)
+                        .HasColumnType("TEXT");
 
                     b.Property<bool>("Quarantined")
                         .HasColumnType("INTEGER");

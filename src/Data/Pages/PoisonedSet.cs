@@ -1,4 +1,5 @@
 using Fleet.Contracts;
+using Fleet.Contracts.Pages;
 using Fleet.Data.Entities;
 using Fleet.Data.Writing;
 using Microsoft.EntityFrameworkCore;
@@ -11,6 +12,8 @@ namespace Fleet.Data.Pages;
 /// </summary>
 public static class PoisonedSet
 {
+    private static readonly int[] Shifts = [12, 21, 30];
+
     /// <summary>Adds pages in order. Already poisoned ones count as reported again: the version of what covers them is bumped.</summary>
     public static async Task<AddedPages> AddAsync(WriteScope scope, VmRow vm, IReadOnlyList<NewPage> pages, string actor, string? reason)
     {
@@ -50,6 +53,26 @@ public static class PoisonedSet
 
         return new AddedPages(newPages, pages.Count - newPages);
     }
+
+    /// <summary>Adds those of the pages that nothing in the set covers yet; what is covered is not touched.</summary>
+    public static async Task<int> AddMissingAsync(WriteScope scope, VmRow vm, IEnumerable<PageKey> pages, string? firstHost, string actor, string reason)
+    {
+        var known = (await scope.Db.Pages.Where(row => row.Vm == vm.Id).Select(row => new PageKey(row.Frame, row.Shift)).ToListAsync()).ToHashSet();
+        var missing = pages
+            .Where(page => !IsCovered(page, known))
+            .Select(page => new NewPage(page.Frame, page.Shift, PageClasses.Unknown, PageSources.MemoryFailure, firstHost, scope.Now))
+            .ToList();
+        if (missing.Count > 0)
+        {
+            await AddAsync(scope, vm, missing, actor, reason);
+            await scope.Db.SaveChangesAsync();
+        }
+
+        return missing.Count;
+    }
+
+    private static bool IsCovered(PageKey page, HashSet<PageKey> known) =>
+        Shifts.Any(shift => shift >= page.Shift && known.Contains(new PageKey(FrameMath.PageFrame(page.Frame, shift), shift)));
 
     /// <summary>Takes pages out of the set: an explicit, audited change (I3).</summary>
     public static void Clear(WriteScope scope, VmRow vm, PoisonedPageRow page, string actor, string reason)
@@ -91,7 +114,7 @@ public static class PoisonedSet
             [.. added.Select(row => new PageKey(row.Frame, row.Shift))],
             [.. absorbed.Select(ToCleared)]);
         var revision = scope.Change(kind, ChangeResources.Vm(vm.Id), actor, reason, payload.ToJson());
-        await BumpAsync(scope.Db, vm.Id, reportedAgain, revision);
+        await BumpAsync(scope.Db, vm.Id, [.. reportedAgain.Except(added)], revision);
         if (added.Count == 0)
         {
             return;
@@ -120,12 +143,21 @@ public static class PoisonedSet
     }
 
     // A seal reports the whole set again while the guest stands still: one statement for many rows, not one for each.
-    private static async Task BumpAsync(FleetDbContext db, string vm, HashSet<PoisonedPageRow> rows, long revision)
+    private static async Task BumpAsync(FleetDbContext db, string vm, IReadOnlyList<PoisonedPageRow> rows, long revision)
     {
         foreach (var frames in rows.Select(row => row.Frame).Chunk(Neighbourhood.ChunkOfFrames))
         {
             await db.Pages.Where(row => row.Vm == vm && EF.Parameter(frames).Contains(row.Frame))
                 .ExecuteUpdateAsync(set => set.SetProperty(row => row.Version, revision));
+        }
+
+        foreach (var row in rows)
+        {
+            // The statement went past the change tracker, which compares versions when it writes the row.
+            var version = db.Entry(row).Property(entity => entity.Version);
+            version.OriginalValue = revision;
+            version.CurrentValue = revision;
+            version.IsModified = false;
         }
     }
 }

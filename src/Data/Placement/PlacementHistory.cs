@@ -10,9 +10,11 @@ public static class PlacementHistory
     /// <summary>Gives the VM to a host, or leaves it where it is, under a new epoch.</summary>
     /// <param name="host">The owner from now on; null when parked.</param>
     /// <param name="epoch">Revision of the change that does it.</param>
-    public static async Task MoveAsync(WriteScope scope, VmRow vm, string? host, long epoch)
+    /// <param name="fenced">It is taken from its owner by an override.</param>
+    public static async Task MoveAsync(WriteScope scope, VmRow vm, string? host, long epoch, bool fenced = false)
     {
-        await CloseAsync(scope, vm.Id, epoch);
+        await CloseAsync(scope, vm.Id, epoch, fenced);
+        await UnfenceAsync(scope, vm.Id, host);
         scope.Touch(vm.Host, vm.Id);
         scope.Touch(host, vm.Id);
         vm.Host = host;
@@ -39,12 +41,21 @@ public static class PlacementHistory
     }
 
     /// <summary>What was added in the same command is not in the database yet, so both are looked through.</summary>
-    public static async Task CloseAsync(WriteScope scope, string vm, long revision)
+    public static async Task CloseAsync(WriteScope scope, string vm, long revision, bool fenced = false)
     {
         await scope.Db.Placements.Where(row => row.Vm == vm && row.ToRevision == null).LoadAsync();
         foreach (var placement in scope.Db.Placements.Local.Where(row => row.Vm == vm && row.ToRevision is null))
         {
             placement.ToRevision = revision;
+            placement.Fenced = fenced;
+        }
+    }
+
+    private static async Task UnfenceAsync(WriteScope scope, string vm, string? owner)
+    {
+        foreach (var placement in await scope.Db.Placements.Where(row => row.Vm == vm && row.Host == owner && row.Fenced).ToListAsync())
+        {
+            placement.Fenced = false;
         }
     }
 }

@@ -16,4 +16,6 @@ public sealed class StoreOptions
     public string DatabasePath => Path.Combine(Folder, "fleet.db");
 
     public string EpochPath => Path.Combine(Folder, "store.epoch");
+
+    public string LockPath => Path.Combine(Folder, "store.lock");
 }

@@ -5,34 +5,63 @@ using Microsoft.Extensions.Options;
 namespace Fleet.Data.Storage;
 
 /// <summary>Opens the store before anything else starts: folder, migrations, write-ahead log, store epoch.</summary>
-public sealed class StoreStartup(StoreContexts contexts, IOptions<StoreOptions> options) : IHostedService
+public sealed class StoreStartup(StoreContexts contexts, IOptions<StoreOptions> options) : IHostedService, IDisposable
 {
+    private StoreLock? _lock;
+
     /// <summary>Whether the database is there and migrated.</summary>
     public bool IsReady { get; private set; }
+
+    /// <summary>The store epoch beside the database is ahead of it: it was put back from a backup.</summary>
+    public bool WasPutBack { get; private set; }
+
+    /// <summary>That of the database as it was found.</summary>
+    public long StoreEpochAtStart { get; private set; }
 
     public async Task StartAsync(CancellationToken cancellationToken)
     {
         var store = options.Value;
         CreateFolder(store.Folder);
+        _lock = StoreLock.Take(store);
+        try
+        {
+            await OpenAsync(store, cancellationToken);
+        }
+        catch
+        {
+            Dispose();
+            throw;
+        }
+    }
+
+    public Task StopAsync(CancellationToken cancellationToken)
+    {
+        Dispose();
+        return Task.CompletedTask;
+    }
+
+    public void Dispose() => _lock?.Dispose();
+
+    private async Task OpenAsync(StoreOptions store, CancellationToken cancellationToken)
+    {
         var databaseIsNew = !File.Exists(store.DatabasePath);
         if (databaseIsNew)
         {
             // Before anything is created, so that a refusal leaves the folder as it was found.
             StoreEpoch.RefuseOrphan(store);
-            CreateFile(store.DatabasePath);
+            StoreCopy.CreatePrivate(store.DatabasePath);
         }
 
         await using var db = contexts.OpenWriter();
         await db.Database.MigrateAsync(cancellationToken);
         await db.Database.ExecuteSqlRawAsync("PRAGMA journal_mode=WAL;", cancellationToken);
         var revision = await db.Counter.AsNoTracking().Select(row => row.Revision).SingleAsync(cancellationToken);
-        StoreEpoch.Verify(store, revision);
+        StoreEpochAtStart = StoreEpoch.Of(revision);
+        WasPutBack = StoreEpoch.IsAhead(store, revision);
         IsReady = true;
     }
 
-    public Task StopAsync(CancellationToken cancellationToken) => Task.CompletedTask;
-
-    private static void CreateFolder(string folder)
+    internal static void CreateFolder(string folder)
     {
         if (OperatingSystem.IsWindows())
         {
@@ -41,17 +70,5 @@ public sealed class StoreStartup(StoreContexts contexts, IOptions<StoreOptions> 
         }
 
         Directory.CreateDirectory(folder, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
-    }
-
-    /// <summary>Made empty, for its owner alone; SQLite gives its log the same rights.</summary>
-    private static void CreateFile(string path)
-    {
-        var options = new FileStreamOptions { Mode = FileMode.CreateNew, Access = FileAccess.Write };
-        if (!OperatingSystem.IsWindows())
-        {
-            options.UnixCreateMode = UnixFileMode.UserRead | UnixFileMode.UserWrite;
-        }
-
-        new FileStream(path, options).Dispose();
     }
 }

@@ -25,17 +25,21 @@ public sealed class StoreWriter(WriteBatch batch, ILogger<StoreWriter> logger) :
     public async Task<T> ExecuteAsync<T>(Func<WriteScope, Task<T>> apply, CancellationToken cancellationToken)
     {
         var command = new WriteCommand<T>(apply);
+        WriterMetrics.Queue.Add(1);
         try
         {
             await _queue.Writer.WriteAsync(command, cancellationToken);
+            await using var registration = cancellationToken.UnsafeRegister(static (state, token) => ((WriteCommand<T>)state!).Cancel(token), command);
+            return await command.Completion;
         }
         catch (ChannelClosedException exception)
         {
             throw new StoreWriteException("The writer has stopped.", exception);
         }
-
-        await using var registration = cancellationToken.UnsafeRegister(static (state, token) => ((WriteCommand<T>)state!).Cancel(token), command);
-        return await command.Completion;
+        finally
+        {
+            WriterMetrics.Queue.Add(-1);
+        }
     }
 
     public override async Task StopAsync(CancellationToken cancellationToken)
@@ -70,6 +74,7 @@ public sealed class StoreWriter(WriteBatch batch, ILogger<StoreWriter> logger) :
             }
             catch (Exception exception)
             {
+                WriterMetrics.Failed.Add(1);
                 StoreLog.BatchFailed(logger, taken.Count, exception);
                 var failure = new StoreWriteException("The change could not be stored.", exception);
                 foreach (var command in taken)

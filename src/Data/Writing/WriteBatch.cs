@@ -16,6 +16,8 @@ public sealed class WriteBatch(StoreContexts contexts, IEnumerable<ICommitObserv
     /// <exception cref="Exception">Begin, commit or the store itself failed: no command of the batch is stored.</exception>
     internal async Task RunAsync(IReadOnlyList<WriteCommand> commands)
     {
+        var started = time.GetTimestamp();
+        using var activity = FleetMeter.Activities.StartActivity("commit");
         await using var db = contexts.OpenWriter();
         db.Database.AutoSavepointsEnabled = false;
 
@@ -29,6 +31,7 @@ public sealed class WriteBatch(StoreContexts contexts, IEnumerable<ICommitObserv
         var vms = new HashSet<string>(StringComparer.Ordinal);
         var failed = new List<(WriteCommand Command, Exception Exception)>();
         var applied = new List<WriteCommand>(commands.Count);
+        var afterCommit = new List<Action>();
         var now = time.GetUtcNow().ToUnixTimeMilliseconds();
         foreach (var command in commands)
         {
@@ -46,6 +49,7 @@ public sealed class WriteBatch(StoreContexts contexts, IEnumerable<ICommitObserv
                 revision = scope.Revision;
                 touched.UnionWith(scope.Touched);
                 vms.UnionWith(scope.TouchedVms);
+                afterCommit.AddRange(scope.AfterCommit);
             }
         }
 
@@ -56,6 +60,11 @@ public sealed class WriteBatch(StoreContexts contexts, IEnumerable<ICommitObserv
 
         await AddMigrationHostsAsync(db, [.. vms], touched);
         await transaction.CommitAsync();
+        WriterMetrics.Batch.Record(commands.Count);
+        WriterMetrics.Commit.Record(time.GetElapsedTime(started).TotalSeconds);
+        activity?.SetTag("fleet.revision", revision).SetTag("fleet.commands", commands.Count);
+        StoreLog.Committed(logger, revision, commands.Count);
+        afterCommit.ForEach(action => action());
         Publish(revision, touched);
         applied.ForEach(command => command.Complete());
         failed.ForEach(item => item.Command.Fail(item.Exception));

@@ -1,3 +1,4 @@
+using Fleet.Contracts;
 using Fleet.Data.Entities;
 
 namespace Fleet.Data.Writing;
@@ -7,6 +8,7 @@ public sealed class WriteScope(FleetDbContext db, long revision, long now)
 {
     private readonly HashSet<Touched> _touched = [];
     private readonly HashSet<string> _vms = new(StringComparer.Ordinal);
+    private readonly List<Action> _afterCommit = [];
 
     public FleetDbContext Db { get; } = db;
 
@@ -21,6 +23,19 @@ public sealed class WriteScope(FleetDbContext db, long revision, long now)
     internal IReadOnlyCollection<string> TouchedVms => _vms;
 
     internal bool Accepted { get; set; }
+
+    internal IReadOnlyList<Action> AfterCommit => _afterCommit;
+
+    /// <summary>Runs once the command is committed, before its caller is answered; never where it is not. For counting: quick, and must not throw.</summary>
+    public void OnCommitted(Action action) => _afterCommit.Add(action);
+
+    /// <summary>Every number from here on is of this store epoch.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">It is not above the present one.</exception>
+    internal void BeginStoreEpoch(long epoch)
+    {
+        ArgumentOutOfRangeException.ThrowIfLessThanOrEqual(StoreEpochs.FloorOf(epoch), Revision);
+        Revision = StoreEpochs.FloorOf(epoch);
+    }
 
     /// <summary>Adds a row to the change log and returns its revision, for the numbers this change sets.</summary>
     public long Change(string kind, string resource, string actor, string? reason = null, string? payload = null) =>

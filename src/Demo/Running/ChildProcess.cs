@@ -9,6 +9,8 @@ public sealed class ChildProcess : IAsyncDisposable
 {
     private const int SIGKILL = 9;
     private const int SIGTERM = 15;
+    private const int SIGCONT = 18;
+    private const int SIGSTOP = 19;
 
     private readonly Process _process;
     private readonly Pidfd _pidfd;
@@ -53,6 +55,20 @@ public sealed class ChildProcess : IAsyncDisposable
         await EndAsync(SIGTERM);
         return _process.ExitCode;
     }
+
+    /// <summary>Waits for a program that ends by itself.</summary>
+    /// <returns>The exit code.</returns>
+    public async Task<int> EndedAsync(CancellationToken cancellationToken)
+    {
+        await _process.WaitForExitAsync(cancellationToken);
+        return _process.ExitCode;
+    }
+
+    /// <summary>SIGSTOP: it lives on and does nothing, like a process of a host that is cut off.</summary>
+    public void Suspend() => _pidfd.SendSignal(SIGSTOP);
+
+    /// <summary>SIGCONT.</summary>
+    public void Continue() => _pidfd.SendSignal(SIGCONT);
 
     /// <summary>The end of the log, for messages about a process that failed.</summary>
     public string LogTail(int lines = 15)

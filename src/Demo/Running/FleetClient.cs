@@ -70,11 +70,13 @@ public sealed class FleetClient : IDisposable
         GetAsync(Routes.Migration(migration), FleetJson.Default.MigrationResource, cancellationToken);
 
     /// <summary>Asks for the permit, once.</summary>
+    /// <param name="sourceFenced">Why the source is known to be dead, where the override is meant; null otherwise.</param>
     /// <returns>Null while the migration still switches (202).</returns>
-    public async Task<Permit?> SwitchoverAsync(string migration, TimeSpan wait, CancellationToken cancellationToken)
+    public async Task<Permit?> SwitchoverAsync(string migration, TimeSpan wait, CancellationToken cancellationToken, string? sourceFenced = null)
     {
         using var response = await _http.PostAsJsonAsync(
-            $"{Routes.Switchover(migration)}?wait={DurationText.Format(wait)}", new SwitchoverRequest(), FleetJson.Default.SwitchoverRequest, cancellationToken);
+            $"{Routes.Switchover(migration)}?wait={DurationText.Format(wait)}",
+            new SwitchoverRequest(sourceFenced is not null, sourceFenced), FleetJson.Default.SwitchoverRequest, cancellationToken);
         return response.StatusCode == HttpStatusCode.Accepted ? null : await ReadAsync(response, FleetJson.Default.Permit, cancellationToken);
     }
 
@@ -91,12 +93,18 @@ public sealed class FleetClient : IDisposable
         return true;
     }
 
-    public async Task<HttpStatusCode> AbortAsync(string migration, string reason, CancellationToken cancellationToken)
+    public async Task<HttpStatusCode> AbortAsync(string migration, string reason, CancellationToken cancellationToken, bool targetFenced = false)
     {
-        using var response = await _http.PostAsJsonAsync(Routes.Abort(migration), new AbortRequest(reason), FleetJson.Default.AbortRequest, cancellationToken);
+        using var response = await _http.PostAsJsonAsync(Routes.Abort(migration), new AbortRequest(reason, targetFenced), FleetJson.Default.AbortRequest, cancellationToken);
         await EnsureAsync(response, cancellationToken);
         return response.StatusCode;
     }
+
+    public Task<VmResource> ResetAsync(string vm, string reason, CancellationToken cancellationToken) =>
+        PostAsync(Routes.Reset(vm), new ResetRequest(reason), FleetJson.Default.ResetRequest, FleetJson.Default.VmResource, cancellationToken);
+
+    public Task<VmResource> RebuildAsync(string vm, string host, string reason, CancellationToken cancellationToken) =>
+        PostAsync(Routes.Rebuild(vm), new RebuildRequest(host, reason), FleetJson.Default.RebuildRequest, FleetJson.Default.VmResource, cancellationToken);
 
     public async Task<bool> IsReadyAsync(CancellationToken cancellationToken)
     {

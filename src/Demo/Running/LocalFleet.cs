@@ -11,9 +11,10 @@ public sealed class LocalFleet : IAsyncDisposable
     private static readonly TimeSpan Patience = TimeSpan.FromSeconds(30);
     private readonly Dictionary<string, ChildProcess> _agents = [];
     private readonly List<ChildProcess> _vmms = [];
+    private readonly IReadOnlyList<string> _apiArguments;
     private int _started;
 
-    private LocalFleet(string root, Uri address) => (Root, Address) = (root, address);
+    private LocalFleet(string root, Uri address, IReadOnlyList<string> apiArguments) => (Root, Address, _apiArguments) = (root, address, apiArguments);
 
     public string Root { get; }
 
@@ -28,10 +29,11 @@ public sealed class LocalFleet : IAsyncDisposable
 
     public string DataFolder => Path.Combine(Root, "api");
 
-    public static async Task<LocalFleet> StartAsync(CancellationToken cancellationToken)
+    /// <param name="apiArguments">Settings of the control plane other than where it listens and stores.</param>
+    public static async Task<LocalFleet> StartAsync(CancellationToken cancellationToken, params IReadOnlyList<string> apiArguments)
     {
         var root = Directory.CreateTempSubdirectory("fleet-").FullName;
-        var fleet = new LocalFleet(root, new Uri($"http://127.0.0.1:{FreePort()}"));
+        var fleet = new LocalFleet(root, new Uri($"http://127.0.0.1:{FreePort()}"), apiArguments);
         await fleet.StartApiAsync(cancellationToken);
         return fleet;
     }
@@ -40,12 +42,20 @@ public sealed class LocalFleet : IAsyncDisposable
     public async Task StartApiAsync(CancellationToken cancellationToken)
     {
         Api = ChildProcess.Start(Programs.Api, Path.Combine(Root, "api.log"),
-            [$"--Fleet:DataFolder={DataFolder}", "--urls", Address.ToString().TrimEnd('/')]);
+            [$"--Fleet:DataFolder={DataFolder}", "--urls", Address.ToString().TrimEnd('/'), .. _apiArguments]);
         using var anonymous = new FleetClient(Address, null);
         await UntilAsync(() => anonymous.IsReadyAsync(cancellationToken), "the control plane to be ready", Api, cancellationToken);
         AdminToken = (await File.ReadAllTextAsync(Path.Combine(DataFolder, "admin.token"), cancellationToken)).Trim();
         Client?.Dispose();
         Client = new FleetClient(Address, AdminToken);
+    }
+
+    /// <summary>Runs the control plane's program as a tool on its data folder: <c>backup</c> or <c>restore</c>.</summary>
+    /// <returns>The exit code.</returns>
+    public async Task<int> RunVerbAsync(string verb, string file, CancellationToken cancellationToken)
+    {
+        await using var process = ChildProcess.Start(Programs.Api, Path.Combine(Root, $"{verb}.log"), [verb, file, $"--Fleet:DataFolder={DataFolder}"]);
+        return await process.EndedAsync(cancellationToken);
     }
 
     /// <summary>Enrols the host where that was not done, and starts its agent.</summary>

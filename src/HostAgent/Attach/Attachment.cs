@@ -58,6 +58,12 @@ public sealed class Attachment : IDisposable
     /// <summary>Holes that the stream left: poisoned like the desired set, known there or not.</summary>
     public FrameSet Undelivered { get; set; } = FrameSet.Empty;
 
+    /// <summary>Frames of memory errors that were spooled as the VM's, until the desired set has them.</summary>
+    public FrameSet Reported { get; set; } = FrameSet.Empty;
+
+    /// <summary>The last look for devices; null before the first.</summary>
+    public DeviceLook? Devices { get; set; }
+
     /// <summary>The line channel to the VMM; null while it is not connected.</summary>
     public VmmChannel? Channel { get; set; }
 

@@ -36,6 +36,7 @@ public sealed partial class Attachments : IDisposable
             // The same process, seen before: what may be armed in it is known.
             attachment.Trapped = attachment.Trapped.Union(FrameSet.Of(record.Trapped));
             attachment.Undelivered = attachment.Undelivered.Union(FrameSet.Of(record.Undelivered ?? []));
+            attachment.Reported = attachment.Reported.Union(FrameSet.Of(record.Reported ?? []));
             attachment.IncomingFor = record.IncomingFor;
             attachment.MayHaveRun = record.MayHaveRun;
         }

@@ -70,6 +70,7 @@ public sealed partial class Takeover(AttachmentJournal journal, VmTable table, A
                 IncomingFor = record.IncomingFor,
                 MayHaveRun = record.MayHaveRun,
                 Undelivered = FrameSet.Of(record.Undelivered ?? []),
+                Reported = FrameSet.Of(record.Reported ?? []),
             };
         }
         catch (Exception exception) when (exception is LinuxException or ArgumentException or InvalidDataException)

@@ -1,5 +1,6 @@
 using Fleet.Linux;
 using Fleet.Linux.Memory;
+using Fleet.Linux.Processes;
 using Fleet.Linux.Userfaultfd;
 
 namespace Fleet.HostAgent.ControlPlane;
@@ -30,6 +31,8 @@ public static class CapabilityProbe
         table["userfaultfd.minor-shmem"] = YesNo(features, UffdFeatures.MinorShmem, "Linux 5.14");
         table[MarkerOnMemfd] = TryMarker();
         table["observation"] = "vmm";
+        var hidden = MemoryFileUsers.CountHidden();
+        table["device-dma.processes"] = hidden == 0 ? "yes" : FormattableString.Invariant($"no: {hidden} processes may not be looked at");
         return table;
     }
 

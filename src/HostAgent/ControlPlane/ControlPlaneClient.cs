@@ -32,6 +32,9 @@ public sealed class ControlPlaneClient(HttpClient http, string host)
     public Task<ClaimResult> ClaimAsync(ClaimRequest request, CancellationToken cancellationToken) =>
         PostAsync(Routes.Claim(host), request, FleetJson.Default.ClaimRequest, FleetJson.Default.ClaimResult, cancellationToken);
 
+    public Task<StatementResult> StateAsync(StatementRequest request, CancellationToken cancellationToken) =>
+        PostAsync(Routes.Statement(host), request, FleetJson.Default.StatementRequest, FleetJson.Default.StatementResult, cancellationToken);
+
     public Task<HeartbeatResult> HeartbeatAsync(HeartbeatRequest request, CancellationToken cancellationToken) =>
         PostAsync(Routes.Heartbeat(host), request, FleetJson.Default.HeartbeatRequest, FleetJson.Default.HeartbeatResult, cancellationToken);
 

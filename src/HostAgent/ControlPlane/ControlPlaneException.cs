@@ -7,6 +7,7 @@ public sealed class ControlPlaneException(HttpStatusCode status, string code, st
     : Exception($"{(int)status} {code}{(detail is null ? string.Empty : $": {detail}")}")
 {
     public const string AgentSuperseded = "agent-superseded";
+    public const string StatementRequired = "statement-required";
     public const string SpoolGap = "spool-gap";
 
     public HttpStatusCode Status { get; } = status;

@@ -1,5 +1,7 @@
 using Fleet.Contracts.Agents;
 using Fleet.HostAgent.Options;
+using Fleet.HostAgent.Reconcile;
+using Fleet.HostAgent.Restore;
 using Fleet.Linux.Processes;
 using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
@@ -10,7 +12,7 @@ namespace Fleet.HostAgent.ControlPlane;
 /// <summary>Enrols, claims, and keeps the three conversations with the control plane going. Its absence stops no enforcement.</summary>
 public sealed partial class ControlPlaneService(
     Enrollment enrollment, CredentialRotation rotation, ControlPlaneClient client, DesiredStream stream, Heartbeats heartbeats, ReportSender reports,
-    IHostApplicationLifetime lifetime, IOptions<AgentOptions> options, TimeProvider time,
+    StorePromise promise, Stating stating, VmTable table, IHostApplicationLifetime lifetime, IOptions<AgentOptions> options, TimeProvider time,
     ILogger<ControlPlaneService> logger) : BackgroundService
 {
     // A conversation that lasted this long was a success, however it ended.
@@ -20,15 +22,15 @@ public sealed partial class ControlPlaneService(
     {
         try
         {
+            // What this host holds, and the highest number it knows, is complete only then.
+            await table.WhenLoadedAsync().WaitAsync(stoppingToken);
             client.UseCredential(await RepeatAsync("enrol", enrollment.GetCredentialAsync, stoppingToken));
             await RepeatAsync("finish replacing the credential", ResumeAsync, stoppingToken);
-            var claim = await RepeatAsync("claim the host", ClaimAsync, stoppingToken);
-            LogClaimed(options.Value.Host, claim.Incarnation);
-            await Task.WhenAll(
-                KeepAsync("desired-state stream", token => stream.FollowAsync(claim.Incarnation, token), stoppingToken),
-                KeepAsync("heartbeats", token => RunAsync(heartbeats.RunAsync(claim, token)), stoppingToken),
-                KeepAsync("reports", token => RunAsync(reports.RunAsync(claim.Incarnation, token)), stoppingToken),
-                KeepAsync("rotation of the credential", token => RunAsync(rotation.RunAsync(token)), stoppingToken));
+            var backoff = new Backoff();
+            while (await LiveAsync(stoppingToken))
+            {
+                await Task.Delay(backoff.Next(), time, stoppingToken); // allowed: backoff
+            }
         }
         catch (OperationCanceledException) when (stoppingToken.IsCancellationRequested)
         {
@@ -47,9 +49,78 @@ public sealed partial class ControlPlaneService(
         return true;
     }
 
-    private Task<ClaimResult> ClaimAsync(CancellationToken cancellationToken) =>
-        client.ClaimAsync(
-            new ClaimRequest(KernelInfo.BootId, AgentVersion.Text, KernelInfo.Release, CapabilityProbe.Table()), cancellationToken);
+    /// <summary>One claim, and all that is said under it.</summary>
+    /// <returns>Whether to claim again: a new store epoch has begun.</returns>
+    private async Task<bool> LiveAsync(CancellationToken stoppingToken)
+    {
+        var claim = await RepeatAsync("claim the host", ClaimAsync, stoppingToken);
+        LogClaimed(options.Value.Host, claim.Incarnation);
+        try
+        {
+            if (claim.StatementRequired || claim.StoreEpoch > promise.StoreEpoch)
+            {
+                // Again after a crash in the middle: neither is done twice in a way that matters.
+                await stating.PromiseAsync(claim.StoreEpoch, stoppingToken);
+            }
+
+            if (claim.StatementRequired)
+            {
+                await RepeatAsync("state what this host holds", token => StateAsync(claim, token), stoppingToken);
+            }
+
+            await ConverseAsync(claim, stoppingToken);
+            return false;
+        }
+        catch (ControlPlaneException exception) when (exception.Code == ControlPlaneException.StatementRequired)
+        {
+            LogClaimAgain(options.Value.Host);
+            return true;
+        }
+        catch (ControlPlaneException exception) when (exception.Code == ControlPlaneException.AgentSuperseded)
+        {
+            LogSuperseded(options.Value.Host);
+            Stop(ExitCodes.Superseded);
+            return false;
+        }
+    }
+
+    /// <summary>Until one of the three is refused for good; then all have ended.</summary>
+    private async Task ConverseAsync(ClaimResult claim, CancellationToken stoppingToken)
+    {
+        using var ended = CancellationTokenSource.CreateLinkedTokenSource(stoppingToken);
+        List<Task> conversations =
+        [
+            KeepAsync("desired-state stream", token => stream.FollowAsync(claim.Incarnation, token), ended.Token),
+            KeepAsync("heartbeats", token => RunAsync(heartbeats.RunAsync(claim, token)), ended.Token),
+            KeepAsync("reports", token => RunAsync(reports.RunAsync(claim.Incarnation, token)), ended.Token),
+            KeepAsync("rotation of the credential", token => RunAsync(rotation.RunAsync(token)), ended.Token),
+        ];
+        var first = await Task.WhenAny(conversations);
+        await ended.CancelAsync();
+        await Task.WhenAll(conversations).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        await first;
+    }
+
+    private async Task<ClaimResult> ClaimAsync(CancellationToken cancellationToken)
+    {
+        var claim = await client.ClaimAsync(
+            new ClaimRequest(KernelInfo.BootId, AgentVersion.Text, KernelInfo.Release, CapabilityProbe.Table(), stating.HighestSeen, promise.Incarnation),
+            cancellationToken);
+        if (claim.StoreEpoch < promise.StoreEpoch)
+        {
+            throw new InvalidDataException(
+                $"the control plane is of store epoch {claim.StoreEpoch}, and this host has promised to refuse everything before {promise.StoreEpoch}");
+        }
+
+        promise.Claimed(claim.Incarnation);
+        return claim;
+    }
+
+    private async Task<bool> StateAsync(ClaimResult claim, CancellationToken cancellationToken)
+    {
+        await stating.StateAsync(claim, cancellationToken);
+        return true;
+    }
 
     private async Task<T> RepeatAsync<T>(string what, Func<CancellationToken, Task<T>> call, CancellationToken cancellationToken)
     {
@@ -85,12 +156,6 @@ public sealed partial class ControlPlaneService(
             try
             {
                 pause = await run(cancellationToken);
-            }
-            catch (ControlPlaneException exception) when (exception.Code == ControlPlaneException.AgentSuperseded)
-            {
-                LogSuperseded(options.Value.Host);
-                Stop(ExitCodes.Superseded);
-                return;
             }
             catch (Exception exception) when (IsPassing(exception, cancellationToken))
             {
@@ -138,6 +203,7 @@ public sealed partial class ControlPlaneService(
 
     private static bool IsPassing(Exception exception, CancellationToken cancellationToken) => exception switch
     {
+        ControlPlaneException { Code: ControlPlaneException.AgentSuperseded or ControlPlaneException.StatementRequired } => false,
         HttpRequestException or ControlPlaneException or IOException or InvalidDataException => true,
         OperationCanceledException => !cancellationToken.IsCancellationRequested,
         _ => false,
@@ -151,6 +217,9 @@ public sealed partial class ControlPlaneService(
 
     [LoggerMessage(1633, LogLevel.Critical, "Another agent process claimed host {Host}; this one stops. What is armed stays armed. If that was not intended, look for a second agent with this host's credential")]
     private partial void LogSuperseded(string host);
+
+    [LoggerMessage(1636, LogLevel.Warning, "The control plane asks host {Host} to state what it holds: claiming it again")]
+    private partial void LogClaimAgain(string host);
 
     [LoggerMessage(1635, LogLevel.Error, "The join token was refused ({Problem}). Create another (POST /v1/join-tokens with host {Host}) and start the agent with it")]
     private partial void LogJoinTokenRefused(string problem, string host);

@@ -128,7 +128,8 @@ public static class Enforcer
     private static FrameRange RangeOf(HostRange part) =>
         new(part.FirstFrame, part.FirstFrame + (part.Bytes >> Contracts.FrameMath.FrameShift));
 
-    private static string Describe(LinuxException exception) => exception switch
+    /// <summary>A stable code, or call and errno.</summary>
+    public static string Describe(LinuxException exception) => exception switch
     {
         { Call: "UFFDIO_REGISTER", Errno: Errno.EBUSY } => "busy-userfaultfd",
         _ => $"{exception.Call}: {exception.Errno}",

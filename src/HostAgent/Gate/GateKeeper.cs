@@ -3,6 +3,7 @@ using Fleet.Contracts.Agents;
 using Fleet.HostAgent.Enforce;
 using Fleet.HostAgent.Options;
 using Fleet.HostAgent.Reconcile;
+using Fleet.HostAgent.Restore;
 using Fleet.HostAgent.Spool;
 using Fleet.HostAgent.State;
 using Fleet.Linux.Processes;
@@ -16,17 +17,27 @@ namespace Fleet.HostAgent.Gate;
 /// the barrier is closed on disk before the seal is spooled; the right is on disk before the guest runs. Call with the entry's gate held.
 /// </summary>
 public sealed partial class GateKeeper(
-    GateStore store, ReportSpool spool, GateOutbox outbox, AttachmentJournal journal, IOptions<AgentOptions> options, TimeProvider time, ILogger<GateKeeper> logger)
+    GateStore store, StorePromise promise, ReportSpool spool, GateOutbox outbox, AttachmentJournal journal, DeviceAccess devices,
+    IOptions<AgentOptions> options, TimeProvider time, ILogger<GateKeeper> logger)
 {
     private const int ReportsPerLine = 1000;
     private readonly HashSet<(string Vm, long MemoryInstance)> _attested = [];
 
-    public void Keep(VmEntry entry, DesiredVm desired, bool verified)
+    /// <param name="verified">The kernel confirmed every page just now.</param>
+    /// <param name="failure">Why pages could not be armed; null when none failed.</param>
+    public void Keep(VmEntry entry, DesiredVm desired, bool verified, string? failure)
     {
         var record = store.Get(entry.Vm);
-        var view = View(entry, desired, record, verified);
+        var view = View(entry, desired, record, verified) with { Failure = failure };
         entry.Attachment?.Channel?.Skip(FrameSet.Of(desired.Pages));
         var steps = GateRules.Decide(view);
+        if (steps.Any(step => step is GateStep.TakeRight or GateStep.Acknowledge) && devices.LookNow(entry.Attachment!) is { } found)
+        {
+            // It came after the last look. Both steps are rare: once for each move, and every second for as long as a switchover lasts.
+            view = view with { Vmm = view.Vmm! with { DeviceDma = found } };
+            steps = GateRules.Decide(view);
+        }
+
         if (view.Vmm is not null || desired.Migration is null)
         {
             // Without a VMM what a refused handoff said stands.
@@ -52,6 +63,16 @@ public sealed partial class GateKeeper(
         attachment.Undelivered = attachment.Undelivered.Union(frames);
         journal.Save(attachment);
         outbox.Drop(attachment.Vm);
+    }
+
+    /// <summary>
+    /// A memory error of a guest that has the right: on disk before its report can leave, until the desired set has it, so that it can be
+    /// stated where the control plane took the report and then lost it (restore from backup).
+    /// </summary>
+    public void TakeReportedPoison(Attach.Attachment attachment, FrameSet frames)
+    {
+        attachment.Reported = attachment.Reported.Union(frames);
+        journal.Save(attachment);
     }
 
     /// <summary>A VMM that has used its permit is not incoming any more. Its holes stay trapped until the control plane's set has them.</summary>
@@ -97,11 +118,11 @@ public sealed partial class GateKeeper(
             ? new VmmView(
                 attachment.Vmm, attachment.MemoryInstance, attachment.IncomingFor, attachment.HasBarrier,
                 attachment.Channel?.State?.State, attachment.Channel?.IsLatched == true, attachment.Channel?.State?.StreamTarget,
-                attachment.MayHaveRun, spool.LastEvent(attachment.Vmm) >= (attachment.Channel?.State?.LastEvent ?? 0))
+                attachment.MayHaveRun, spool.LastEvent(attachment.Vmm) >= (attachment.Channel?.State?.LastEvent ?? 0), devices.Look(attachment))
             : null;
         return new GateView(
             options.Value.Host, desired, record, vmm, verified && vmm is not null,
-            record.Vmm?.IsAlive() == true, Lives(desired.Migration?.Permit?.VmmInstance));
+            record.Vmm?.IsAlive() == true, Lives(desired.Migration?.Permit?.VmmInstance), promise.IsOlder(desired));
     }
 
     private bool Carry(VmEntry entry, DesiredVm desired, GateView view, GateStep step)

@@ -32,6 +32,15 @@ public sealed class GateOutbox
         }
     }
 
+    /// <summary>No acknowledgement that was made before counts.</summary>
+    public void DropAll()
+    {
+        lock (_lock)
+        {
+            _acks.Clear();
+        }
+    }
+
     /// <summary>What is in the way for a VM now; null when nothing is.</summary>
     public void Set(string vm, GateObstacle? obstacle)
     {

@@ -9,9 +9,9 @@ public static class GateRules
 {
     public static IReadOnlyList<GateStep> Decide(GateView view)
     {
-        if (view.Desired.Quarantined)
+        if (view.Desired.Quarantined || view.IsOlder)
         {
-            // Restore from backup: no right, no seal, no disarming.
+            // Restore from backup: no right, no seal, no fence: a guest that holds a right runs on, and one that holds none stays latched.
             return [];
         }
 
@@ -56,7 +56,7 @@ public static class GateRules
 
     // "permit.epoch > right and > closed; permit.vmmInstance is this process; known generation >= the ack's; all pages verified now."
     private static GateStep? Lift(GateView view) =>
-        Granted(view) is { } permit && view.Vmm is { State: VmmStates.Loaded or VmmStates.Held } vmm && vmm.Instance == permit.VmmInstance
+        Granted(view) is { } permit && view.Vmm is { State: VmmStates.Loaded or VmmStates.Held, DeviceDma: null } vmm && vmm.Instance == permit.VmmInstance
         && view.Desired.Generation >= permit.Generation && view.Verified && !view.Desired.Migration!.ReturnWanted
             ? new GateStep.TakeRight(permit.Epoch, permit.Migration)
             : null;
@@ -81,11 +81,12 @@ public static class GateRules
             : null;
 
     // A VM that nobody ever ran: its epoch is still the one that its memory instance began with, no VMM here had a right in it, and this
-    // one did not run when it was first seen (an agent that lost its state folder must treat a running VMM as sealed).
+    // one did not run when it was first seen (an agent that lost its state folder must treat a running VMM as sealed). A device matters
+    // where there is a page that it must not read: a guest with devices may start, one with poisoned pages and devices may not.
     private static GateStep? ColdStart(GateView view) =>
         IsMine(view) && view.Desired.PlacementEpoch == view.Desired.MemoryInstance && view.Record.MemoryInstance != view.Desired.MemoryInstance
         && view.Vmm is { State: VmmStates.Held, IncomingFor: null, MayHaveRun: false } vmm && vmm.MemoryInstance == view.Desired.MemoryInstance
-        && view.Verified && view.Desired.Migration is null
+        && view.Verified && view.Desired.Migration is null && (vmm.DeviceDma is null || view.Desired.Pages.Count == 0)
             ? new GateStep.TakeRight(view.Desired.PlacementEpoch, null)
             : null;
 
@@ -108,17 +109,21 @@ public static class GateRules
         }
 
         if (view.Desired.Migration is { State: MigrationStates.Switching } migration && migration.TargetHost == view.Host
-            && vmm.IncomingFor == migration.Id && state == VmmStates.Loaded && view.Verified
+            && vmm.IncomingFor == migration.Id && state == VmmStates.Loaded && view.Verified && vmm.DeviceDma is null
             && vmm.MemoryInstance == view.Desired.MemoryInstance && view.Record.Vmm != vmm.Identity)
         {
             yield return new GateStep.Acknowledge(migration.Id);
         }
     }
 
+    // One at a time: what is behind it is told when it is gone.
     private static GateStep.Obstacle? Obstacle(GateView view) =>
-        view.Desired.Migration is { } migration && view.Vmm is { HasBarrier: false }
-            ? new GateStep.Obstacle(migration.Id, "vmm-without-barrier", $"the VMM on {view.Host} does not take part in the barrier")
-            : null;
+        view is not { Desired.Migration: { } migration, Vmm: { } vmm } ? null
+        : !vmm.HasBarrier ? new GateStep.Obstacle(migration.Id, "vmm-without-barrier", $"the VMM on {view.Host} does not take part in the barrier")
+        : migration.TargetHost != view.Host ? null
+        : vmm.DeviceDma is { } device ? new GateStep.Obstacle(migration.Id, "device-dma", device)
+        : view.Failure is { } failure ? new GateStep.Obstacle(migration.Id, failure == "busy-userfaultfd" ? failure : "not-armed", failure)
+        : null;
 
     private static bool IsMine(GateView view) =>
         view.Desired.Owner == view.Host && view.Desired.PlacementEpoch > view.Record.Right && view.Desired.PlacementEpoch > view.Record.Closed;

@@ -24,6 +24,10 @@ public sealed class GateStore(StateFolder folder)
         }
     }
 
+    /// <summary>Of every VM that ever had one here.</summary>
+    public IReadOnlyList<GateRecord> All() =>
+        [.. Directory.EnumerateFiles(folder.Gate, "*.json").Select(path => Get(Path.GetFileNameWithoutExtension(path)))];
+
     /// <summary>Durable when it returns.</summary>
     public void Save(GateRecord record)
     {

@@ -11,8 +11,11 @@ namespace Fleet.HostAgent.Gate;
 /// <param name="Verified">The kernel confirmed every page of the desired set, and every hole the stream left, in that VMM just now.</param>
 /// <param name="VmmOfRecordLives">The process of the record's right still runs.</param>
 /// <param name="VmmOfPermitLives">The process that the migration's permit is for still runs.</param>
+/// <param name="IsOlder"><paramref name="Desired"/> is of a store epoch before the one that this host has promised.</param>
+/// <param name="Failure">Why pages could not be armed; null when that was not tried, or nothing failed.</param>
 public sealed record GateView(
-    string Host, DesiredVm Desired, GateRecord Record, VmmView? Vmm, bool Verified, bool VmmOfRecordLives, bool VmmOfPermitLives);
+    string Host, DesiredVm Desired, GateRecord Record, VmmView? Vmm, bool Verified, bool VmmOfRecordLives, bool VmmOfPermitLives, bool IsOlder = false,
+    string? Failure = null);
 
 /// <param name="MemoryInstance">That the process was first attached for.</param>
 /// <param name="IncomingFor">Migration for which it was started; null for a VMM that was not started to receive.</param>
@@ -21,9 +24,10 @@ public sealed record GateView(
 /// <param name="MayHaveRun">Its guest ran already when it was first seen here.</param>
 /// <param name="EventsStored">Every event that it had queued when it told its state is in the spool.</param>
 /// <param name="StreamTarget">VMM instance to which its stream ended with no instruction run since.</param>
+/// <param name="DeviceDma">What reaches its guest's memory past its page tables; null when nothing does.</param>
 public sealed record VmmView(
     ProcessIdentity Identity, long MemoryInstance, string? IncomingFor, bool HasBarrier, string? State, bool IsLatched, string? StreamTarget, bool MayHaveRun = false,
-    bool EventsStored = true)
+    bool EventsStored = true, string? DeviceDma = null)
 {
     public string Instance => VmmInstanceText.Of(Identity.BootId, Identity.Pid, Identity.StartTime);
 }

@@ -13,14 +13,16 @@ public static class Sweep
     public static IReadOnlyList<PageKey> Unservable(Attachment attachment, DesiredVm desired)
     {
         var known = FrameSet.Of(desired.Pages);
-        var others = MarkerVerifier.FindMarked(attachment).Union(attachment.Undelivered).Except(known);
-        return
+        return Pages(desired.Pages, MarkerVerifier.FindMarked(attachment).Union(attachment.Undelivered).Except(known));
+    }
+
+    /// <summary>The known pages as they are, all other frames as pages of 4 KiB; by frame.</summary>
+    public static IReadOnlyList<PageKey> Pages(IReadOnlyList<PageKey> known, FrameSet others) =>
         [
-            .. desired.Pages
+            .. known
                 .Concat(others.Ranges.SelectMany(range => Frames(range)).Select(frame => new PageKey(frame, FrameMath.FrameShift)))
                 .OrderBy(page => page.Frame),
         ];
-    }
 
     public static IEnumerable<AgentReport> Reports(DesiredVm desired, IEnumerable<PageKey> pages, string origin, DateTimeOffset now) =>
         pages.Select(page => new AgentReport(

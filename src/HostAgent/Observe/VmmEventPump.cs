@@ -103,9 +103,13 @@ public sealed partial class VmmEventPump(VmEntry entry, Attachment attachment, A
             var origin = gate.OriginOf(attachment);
             var reports = VmmEventReports.Build(batch, entry.Vm, attachment.MemoryInstance, entry.Desired?.PlacementEpoch, origin);
             var poison = reports.Where(report => report.Kind == AgentReport.Poison).Select(report => new PageKey(report.Frame, report.Shift!.Value)).ToList();
-            if (origin == PoisonOrigins.Incoming && poison.Count > 0)
+            if (poison.Count > 0 && origin == PoisonOrigins.Incoming)
             {
                 gate.TakeIncomingPoison(attachment, FrameSet.Of(poison));
+            }
+            else if (poison.Count > 0 && origin is null or PoisonOrigins.Held)
+            {
+                gate.TakeReportedPoison(attachment, FrameSet.Of(poison));
             }
 
             // A seal may have waited for these events.

@@ -18,8 +18,14 @@ public enum DesiredVerdict
 public static class DesiredRules
 {
     /// <param name="known">Local state; null when the VM is new here.</param>
-    public static DesiredVerdict Judge(DesiredVm? known, DesiredVm incoming)
+    /// <param name="promised">Store epoch that this host has promised: views of older ones are refused for good.</param>
+    public static DesiredVerdict Judge(DesiredVm? known, DesiredVm incoming, long promised = 0)
     {
+        if (StoreEpochs.Of(incoming.PlacementEpoch) < promised)
+        {
+            return DesiredVerdict.Older;
+        }
+
         if (known is not null
             && (incoming.MemoryInstance < known.MemoryInstance
                 || incoming.PlacementEpoch < known.PlacementEpoch
@@ -33,6 +39,17 @@ public static class DesiredRules
             : DesiredVerdict.Refetch;
     }
 
+    /// <summary>
+    /// What a view that may be adopted makes of the local state. After a restore from backup a quarantined view says only that: the control
+    /// plane may have forgotten pages, so what was known of the VM stays as it is.
+    /// </summary>
+    public static DesiredVm Take(DesiredVm? known, DesiredVm incoming) => known switch
+    {
+        { Quarantined: true } when incoming.Quarantined => known,
+        not null when incoming.Quarantined => known with { Quarantined = true, Migration = null, ResetWanted = false },
+        _ => incoming,
+    };
+
     /// <returns>The verdict, and with Adopt the state that the delta leads to.</returns>
     public static (DesiredVerdict Verdict, DesiredVm? Result) Apply(DesiredVm? known, DesiredDelta delta)
     {
@@ -41,8 +58,9 @@ public static class DesiredRules
             return (DesiredVerdict.Refetch, null);
         }
 
-        if (delta.Generation <= known.Generation)
+        if (delta.Generation <= known.Generation || known.Quarantined)
         {
+            // What ends a quarantine is a whole view.
             return (DesiredVerdict.Older, null);
         }
 

@@ -1,11 +1,12 @@
 using Fleet.Contracts.Agents;
+using Fleet.HostAgent.Restore;
 using Fleet.HostAgent.State;
 using Microsoft.Extensions.Logging;
 
 namespace Fleet.HostAgent.Reconcile;
 
 /// <summary>Takes in what the control plane wants: judges it, makes it durable, and has the VM looked at.</summary>
-public sealed partial class DesiredState(VmTable table, DesiredStore store, WorkSet work, ILogger<DesiredState> logger)
+public sealed partial class DesiredState(VmTable table, DesiredStore store, StorePromise promise, WorkSet work, ILogger<DesiredState> logger)
 {
     /// <summary>Raised when the VMs that concern this host changed.</summary>
     public event Action? MembershipChanged;
@@ -50,7 +51,7 @@ public sealed partial class DesiredState(VmTable table, DesiredStore store, Work
         await entry.Gate.WaitAsync(cancellationToken);
         try
         {
-            return Take(entry, DesiredRules.Judge(entry.Desired, desired), desired);
+            return Take(entry, DesiredRules.Judge(entry.Desired, desired, promise.StoreEpoch), DesiredRules.Take(entry.Desired, desired));
         }
         finally
         {
@@ -109,7 +110,7 @@ public sealed partial class DesiredState(VmTable table, DesiredStore store, Work
             LogOlder(entry.Vm, entry.Desired?.Generation ?? 0);
         }
 
-        if (verdict != DesiredVerdict.Adopt || desired is null)
+        if (verdict != DesiredVerdict.Adopt || desired is null || ReferenceEquals(desired, entry.Desired))
         {
             return verdict;
         }

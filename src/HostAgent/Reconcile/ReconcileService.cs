@@ -20,6 +20,7 @@ public sealed partial class ReconcileService(
         SayWhatIsMissing();
         desired.Load();
         await takeover.RunAsync(stoppingToken);
+        table.Loaded();
         try
         {
             await Task.WhenAll(WorkAsync(stoppingToken), VerifyAsync(stoppingToken), WatchAsync(stoppingToken));

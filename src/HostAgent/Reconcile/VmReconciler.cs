@@ -5,6 +5,7 @@ using Fleet.Contracts.Handoff;
 using Fleet.HostAgent.Enforce;
 using Fleet.HostAgent.Gate;
 using Fleet.HostAgent.Options;
+using Fleet.HostAgent.Restore;
 using Fleet.HostAgent.State;
 using Fleet.Linux;
 using Microsoft.Extensions.Logging;
@@ -14,7 +15,7 @@ namespace Fleet.HostAgent.Reconcile;
 
 /// <summary>Brings one VM's VMM to its desired state, and states what the kernel confirmed.</summary>
 public sealed partial class VmReconciler(
-    AttachmentJournal journal, Attachments attachments, GateKeeper gate,
+    AttachmentJournal journal, Attachments attachments, GateKeeper gate, StorePromise promise, DeviceAccess devices,
     IOptions<AgentOptions> options, ILogger<VmReconciler> logger)
 {
     private readonly EnforcementPolicy _policy = options.Value.Policy == "trap" ? EnforcementPolicy.Trap : EnforcementPolicy.Marker;
@@ -34,16 +35,25 @@ public sealed partial class VmReconciler(
         }
 
         var before = entry.Status;
-        entry.Status = entry.Attachment is { } attachment ? Enforce(entry, desired, attachment)
+        var status = entry.Attachment is { } attachment ? Enforce(entry, desired, attachment)
             : Reconciler.Unconfirmed(desired, EnforcementStates.Pending, "not-attached");
-        if (entry.Status.State == EnforcementStates.Armed)
+        var verified = status.State == EnforcementStates.Armed;
+        if (verified)
         {
+            // For the VMM's own accesses and its guest's, devices or not.
             entry.CompleteArmed();
         }
 
+        gate.Keep(entry, desired, verified, status.State == EnforcementStates.Failed ? status.Reason : null);
+        entry.Status = WithDevices(entry, desired, status);
         LogChange(before, entry.Status);
-        gate.Keep(entry, desired, entry.Status.State == EnforcementStates.Armed);
     }
+
+    // Markers stop nobody who comes past the page tables: what is claimed of the set must hold against devices too (DESIGN 8).
+    private VmStatus WithDevices(VmEntry entry, DesiredVm desired, VmStatus status) =>
+        (status.State == EnforcementStates.Armed || status.Reason == GateStatus.Staged) && entry.Attachment is { } attachment && devices.Look(attachment) is not null
+            ? Reconciler.Unconfirmed(desired, EnforcementStates.Failed, GateStatus.DeviceDma)
+            : status;
 
     private VmStatus Enforce(VmEntry entry, DesiredVm desired, Attachment attachment)
     {
@@ -73,13 +83,14 @@ public sealed partial class VmReconciler(
         catch (Exception exception) when (exception is LinuxException or IOException or UnauthorizedAccessException)
         {
             LogFailed(exception, entry.Vm);
-            return Reconciler.Unconfirmed(desired, EnforcementStates.Failed, exception is LinuxException linux ? $"{linux.Call}: {linux.Errno}" : "state-folder-failed");
+            return Reconciler.Unconfirmed(desired, EnforcementStates.Failed, exception is LinuxException linux ? Enforcer.Describe(linux) : "state-folder-failed");
         }
     }
 
     private List<ArmFailure> Carry(VmEntry entry, DesiredVm desired, Attachment attachment)
     {
         var known = FrameSet.Of(desired.Pages);
+        attachment.Reported = attachment.Reported.Except(known);
         if (attachment.IncomingFor is null)
         {
             // What the grant united with the set is the set's from now on, and may be cleared there.
@@ -103,7 +114,8 @@ public sealed partial class VmReconciler(
         Journal(attachment, plan.Trap);
         if (entry.Confirmed.IsEmpty)
         {
-            Enforcer.Register(attachment, wanted);
+            // Those that carry their marker already; the others are registered when they are armed, where one that fails is one failure.
+            Enforcer.Register(attachment, wanted.Except(plan.Arm));
         }
 
         var failures = new List<ArmFailure>();
@@ -112,8 +124,10 @@ public sealed partial class VmReconciler(
             failures.AddRange(Enforcer.Arm(attachment, plan.Arm, _policy));
         }
 
-        // An incoming VMM never disarms: what its source could not deliver is a hole, whatever was cleared meanwhile.
-        var disarm = attachment.IncomingFor is null ? plan.Disarm : FrameSet.Empty;
+        // An incoming VMM never disarms: what its source could not deliver is a hole, whatever was cleared meanwhile. Nor does a view of a
+        // database put back from a backup: it may have forgotten the page.
+        var mayDisarm = attachment.IncomingFor is null && !desired.Quarantined && !promise.IsOlder(desired);
+        var disarm = mayDisarm ? plan.Disarm : FrameSet.Empty;
         if (!disarm.IsEmpty)
         {
             failures.AddRange(Enforcer.Disarm(attachment, disarm));
@@ -135,7 +149,7 @@ public sealed partial class VmReconciler(
 
         if (failures.Count == 0)
         {
-            Journal(attachment, attachment.IncomingFor is null ? wanted : plan.Trap);
+            Journal(attachment, mayDisarm ? wanted : plan.Trap);
         }
 
         return failures;

@@ -32,7 +32,8 @@ public sealed class AttachmentJournal(StateFolder folder)
             attachment.HasBarrier,
             attachment.IncomingFor,
             attachment.Undelivered.Ranges,
-            attachment.MayHaveRun);
+            attachment.MayHaveRun,
+            attachment.Reported.Ranges);
         DurableFile.Write(PathOf(attachment.Vm), JsonSerializer.SerializeToUtf8Bytes(record, StateJson.Default.AttachmentRecord));
     }
 

@@ -10,6 +10,7 @@ namespace Fleet.HostAgent.State;
 /// <param name="HasBarrier">The VMM takes part in the barrier.</param>
 /// <param name="IncomingFor">Migration for which the process was started, until its permit is used.</param>
 /// <param name="MayHaveRun">Its guest ran already when it was first attached.</param>
+/// <param name="Reported">Frames of memory errors that were spooled, until the desired set has them.</param>
 /// <param name="Undelivered">Holes that the stream left, until the permit is used.</param>
 public sealed record AttachmentRecord(
     string Vm,
@@ -21,7 +22,8 @@ public sealed record AttachmentRecord(
     bool HasBarrier = false,
     string? IncomingFor = null,
     IReadOnlyList<FrameRange>? Undelivered = null,
-    bool MayHaveRun = false);
+    bool MayHaveRun = false,
+    IReadOnlyList<FrameRange>? Reported = null);
 
 /// <param name="BackingNumber">The memfd's number in the VMM.</param>
 /// <param name="BackingInode">The memfd's inode: tells it from a file that took its number later.</param>

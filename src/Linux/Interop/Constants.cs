@@ -42,8 +42,9 @@ internal static class Constants
 /// <summary>System call numbers of calls that the C library does not wrap everywhere.</summary>
 internal static class SyscallNumbers
 {
-    // userfaultfd is the only one that differs between x86-64 and the generic table of arm64.
+    // These two differ between x86-64 and the generic table of arm64.
     internal static readonly nint userfaultfd = RuntimeInformation.ProcessArchitecture == Architecture.X64 ? 323 : 282;
+    internal static readonly nint kcmp = RuntimeInformation.ProcessArchitecture == Architecture.X64 ? 312 : 272;
     internal const nint pidfd_send_signal = 424;
     internal const nint pidfd_open = 434;
     internal const nint pidfd_getfd = 438;

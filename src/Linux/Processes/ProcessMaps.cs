@@ -14,21 +14,20 @@ public static class ProcessMaps
 {
     /// <exception cref="IOException">The process has ended.</exception>
     /// <exception cref="UnauthorizedAccessException">No right to look.</exception>
-    public static IEnumerable<ProcessMap> Read(int pid)
+    public static IEnumerable<ProcessMap> Read(int pid) => File.ReadLines(FormattableString.Invariant($"/proc/{pid}/maps")).Select(Parse);
+
+    internal static ProcessMap Parse(string line)
     {
-        foreach (var line in File.ReadLines(FormattableString.Invariant($"/proc/{pid}/maps")))
-        {
-            var fields = line.Split(' ', 6, StringSplitOptions.None);
-            var dash = fields[0].IndexOf('-', StringComparison.Ordinal);
-            yield return new ProcessMap(
-                Hex(fields[0].AsSpan(0, dash)),
-                Hex(fields[0].AsSpan(dash + 1)),
-                fields[1],
-                (long)Hex(fields[2]),
-                fields[3],
-                ulong.Parse(fields[4], CultureInfo.InvariantCulture),
-                fields.Length > 5 ? fields[5].TrimStart() : string.Empty);
-        }
+        var fields = line.Split(' ', 6, StringSplitOptions.None);
+        var dash = fields[0].IndexOf('-', StringComparison.Ordinal);
+        return new ProcessMap(
+            Hex(fields[0].AsSpan(0, dash)),
+            Hex(fields[0].AsSpan(dash + 1)),
+            fields[1],
+            (long)Hex(fields[2]),
+            fields[3],
+            ulong.Parse(fields[4], CultureInfo.InvariantCulture),
+            fields.Length > 5 ? fields[5].TrimStart() : string.Empty);
     }
 
     private static ulong Hex(ReadOnlySpan<char> text) => ulong.Parse(text, NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture);

@@ -67,7 +67,7 @@ public static class ApiCalls
         var response = await api.Client(null).PostAsJsonAsync(
             Routes.Enroll, new EnrollRequest(host, join, id, TokenText.Hash(credential)), FleetJson.Default.EnrollRequest);
         await response.ReadAsync(FleetJson.Default.EnrollResult);
-        return new TestAgent(host, api.Client(credential));
+        return new TestAgent(host, api.Client(credential)) { Credential = credential };
     }
 }
 
@@ -78,17 +78,35 @@ public sealed class TestAgent(string host, HttpClient client)
 
     public HttpClient Client { get; } = client;
 
+    public string Credential { get; init; } = string.Empty;
+
     public long Incarnation { get; private set; }
+
+    public ClaimResult Claim { get; private set; } = null!;
 
     public string SpoolId { get; set; } = Guid.NewGuid().ToString("N");
 
-    public async Task<TestAgent> ClaimAsync()
+    /// <summary>The same agent process, talking to the control plane that runs now.</summary>
+    public TestAgent MoveTo(ApiHost api) => new(Host, api.Client(Credential)) { Credential = Credential, Incarnation = Incarnation, SpoolId = SpoolId };
+
+    public async Task<TestAgent> ClaimAsync(long highestSeen = 0, long? lastIncarnation = null, string boot = "boot")
     {
-        var request = new ClaimRequest("boot", "0.1.0", "6.18", new Dictionary<string, string> { ["uffd.poison"] = "yes", ["policy.marker.memfd"] = "yes" });
-        var response = await Client.PostAsJsonAsync(Routes.Claim(Host), request, FleetJson.Default.ClaimRequest);
-        Incarnation = (await response.ReadAsync(FleetJson.Default.ClaimResult)).Incarnation;
+        Claim = await (await SendClaimAsync(highestSeen, lastIncarnation, boot)).ReadAsync(FleetJson.Default.ClaimResult);
+        Incarnation = Claim.Incarnation;
         return this;
     }
+
+    public Task<HttpResponseMessage> SendClaimAsync(long highestSeen = 0, long? lastIncarnation = null, string boot = "boot") => Client.PostAsJsonAsync(
+        Routes.Claim(Host),
+        new ClaimRequest(
+            boot, "0.1.0", "6.18", new Dictionary<string, string> { ["uffd.poison"] = "yes", ["policy.marker.memfd"] = "yes" }, highestSeen, lastIncarnation),
+        FleetJson.Default.ClaimRequest);
+
+    /// <summary>In the store epoch of the last claim.</summary>
+    public Task<HttpResponseMessage> SendStatementAsync(params VmStatement[] vms) =>
+        Client.PostAsJsonAsync(Routes.Statement(Host), new StatementRequest(Incarnation, Claim.StoreEpoch, vms), FleetJson.Default.StatementRequest);
+
+    public async Task StateAsync(params VmStatement[] vms) => await (await SendStatementAsync(vms)).ReadAsync(FleetJson.Default.StatementResult);
 
     public Task<HttpResponseMessage> BeatAsync(params VmStatus[] vms) =>
         Client.PostAsJsonAsync(Routes.Heartbeat(Host), new HeartbeatRequest(Incarnation, vms), FleetJson.Default.HeartbeatRequest);

@@ -50,11 +50,20 @@ public sealed class ApiHost : IAsyncDisposable
     public static async Task<ApiHost> StartAsync(TempFolder? folder = null, TimeProvider? time = null, params string[] args)
     {
         var host = new ApiHost(folder, time, args);
-        await host._app.StartAsync();
-        host.Url = new Uri(host._app.Urls.First());
-        host.AdminToken = (await File.ReadAllTextAsync(host._folder.File("admin.token"))).Trim();
-        host.Admin = host.Client(host.AdminToken);
-        return host;
+        try
+        {
+            await host._app.StartAsync();
+            host.Url = new Uri(host._app.Urls.First());
+            host.AdminToken = (await File.ReadAllTextAsync(host._folder.File("admin.token"))).Trim();
+            host.Admin = host.Client(host.AdminToken);
+            return host;
+        }
+        catch
+        {
+            // Whatever of it had started lets go of the folder.
+            await host._app.DisposeAsync();
+            throw;
+        }
     }
 
     public HttpClient Client(string? token)

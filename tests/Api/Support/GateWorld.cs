@@ -53,6 +53,15 @@ public sealed class GateWorld : IAsyncDisposable
         return new GateWorld(api, time, [.. agents]);
     }
 
+    /// <summary>With a migration to the second host that waits for seal and acknowledgement.</summary>
+    public static async Task<GateWorld> SwitchingAsync()
+    {
+        var world = await StartAsync();
+        await world.BeginAsync();
+        Assert.Equal(System.Net.HttpStatusCode.Accepted, (await world.SwitchAsync()).StatusCode);
+        return world;
+    }
+
     public Task<VmResource> VmAsync() => Api.Admin.GetVmAsync(Vm);
 
     public async Task<MigrationResource> MigrationAsync(string id, string query = "") =>
@@ -148,6 +157,8 @@ public sealed class GateWorld : IAsyncDisposable
         await AckAsync(target, id, instance);
         return await PermitAsync(id);
     }
+
+    public async Task<IEnumerable<long>> FramesAsync() => (await Api.Admin.GetPagesAsync(Vm)).Items.Select(page => page.Frame);
 
     /// <summary>The hosts' agents fall silent: no longer online, though nothing has expired.</summary>
     public void FallSilent() => Time.Advance(TimeSpan.FromSeconds(20));

@@ -1,6 +1,7 @@
 using System.Text.Json;
 using Fleet.Contracts;
 using Fleet.Contracts.Agents;
+using Fleet.Data;
 using Fleet.Data.Entities;
 using Fleet.Data.Pages;
 using Fleet.Data.Storage;
@@ -8,7 +9,7 @@ using Microsoft.EntityFrameworkCore;
 
 namespace Fleet.Api.Agents.Push;
 
-/// <summary>Reads desired state out of one snapshot. What concerns a host: the VMs it owns, and those that migrate from or to it.</summary>
+/// <summary>Reads desired state out of one snapshot.</summary>
 public sealed class DesiredReader(DigestCache digests)
 {
     /// <summary>More changes than this since the last send, and the whole VM is sent instead.</summary>
@@ -16,12 +17,10 @@ public sealed class DesiredReader(DigestCache digests)
 
     public static async Task<List<DesiredRow>> VmsOfAsync(ReadSnapshot snapshot, string host, CancellationToken cancellationToken)
     {
-        var moving = await snapshot.Db.Migrations.Where(MigrationRow.Active)
-            .Where(row => row.SourceHost == host || row.TargetHost == host)
-            .ToDictionaryAsync(row => row.Vm, StringComparer.Ordinal, cancellationToken);
-        var ids = moving.Keys.ToArray();
+        var concern = await Concern.OfAsync(snapshot.Db, host, null, cancellationToken);
+        var ids = concern.Vms.ToArray();
         var vms = await snapshot.Db.Vms.Where(row => row.Host == host || EF.Parameter(ids).Contains(row.Id)).OrderBy(row => row.Id).ToListAsync(cancellationToken);
-        return [.. vms.Select(vm => new DesiredRow(vm, moving.GetValueOrDefault(vm.Id)))];
+        return [.. vms.Where(concern.Has).Select(vm => new DesiredRow(vm, concern.Moving.GetValueOrDefault(vm.Id)))];
     }
 
     /// <summary>Null when there is no such VM, or it does not concern the host.</summary>
@@ -32,9 +31,8 @@ public sealed class DesiredReader(DigestCache digests)
             return null;
         }
 
-        var moving = await snapshot.Db.Migrations.Where(MigrationRow.Active)
-            .SingleOrDefaultAsync(row => row.Vm == id && (row.SourceHost == host || row.TargetHost == host), cancellationToken);
-        return vm.Host == host || moving is not null ? new DesiredRow(vm, moving) : null;
+        var concern = await Concern.OfAsync(snapshot.Db, host, id, cancellationToken);
+        return concern.Has(vm) ? new DesiredRow(vm, concern.Moving.GetValueOrDefault(id)) : null;
     }
 
     public async Task<DesiredVm> ReadAsync(ReadSnapshot snapshot, DesiredRow row, string host, CancellationToken cancellationToken)
@@ -57,9 +55,14 @@ public sealed class DesiredReader(DigestCache digests)
             vm.ResetWanted);
     }
 
-    /// <summary>The set's change since a generation of the same memory instance and definition; null where only the whole VM will do.</summary>
+    /// <summary>The set's change since a generation of the same memory instance and definition; null where only the whole VM will do, or the log does not reach back.</summary>
     public async Task<DesiredDelta?> ReadDeltaAsync(ReadSnapshot snapshot, VmRow vm, long from, CancellationToken cancellationToken)
     {
+        if (from < await ChangeLog.FloorAsync(snapshot.Db, cancellationToken))
+        {
+            return null;
+        }
+
         var resource = ChangeResources.Vm(vm.Id);
         var payloads = await snapshot.Db.Changes
             .Where(row => row.Resource == resource && row.Revision > from && row.Revision <= vm.Generation)

@@ -1,3 +1,5 @@
+using System.Diagnostics;
+using Fleet.Api.Metrics;
 using Fleet.Api.Startup;
 using Fleet.Contracts.Agents;
 using Fleet.Data.Storage;
@@ -18,6 +20,7 @@ public sealed class DesiredStream(
     public async Task RunAsync(Subscriber subscriber, HttpContext http)
     {
         using var stop = CancellationTokenSource.CreateLinkedTokenSource(http.RequestAborted, lifetime.ApplicationStopping);
+        FleetMetrics.Streams.Add(1);
         try
         {
             using var writer = new SseWriter(http.Response.BodyWriter);
@@ -28,31 +31,40 @@ public sealed class DesiredStream(
         {
             AgentLog.StreamEnded(logger, subscriber.Host, subscriber.Incarnation, "closed");
         }
+        finally
+        {
+            FleetMetrics.Streams.Add(-1);
+        }
     }
 
     private async Task RunAsync(Subscriber subscriber, SseWriter writer, CancellationToken cancellationToken)
     {
         var feed = new DesiredFeed(subscriber, contexts, reader);
-        writer.Retry(Jittered(TimeSpan.FromSeconds(2)));
+        writer.Retry(Jitter.Of(TimeSpan.FromSeconds(2)));
         var sent = await WriteAsync(writer, await feed.SnapshotAsync(cancellationToken), 0, cancellationToken);
 
-        var end = time.GetUtcNow() + Jittered(options.Value.StreamLifetime);
-        var bookmarkAt = time.GetUtcNow() + Jittered(options.Value.BookmarkInterval);
+        var end = time.GetUtcNow() + Jitter.Of(options.Value.StreamLifetime);
+        var bookmarkAt = time.GetUtcNow() + Jitter.Of(options.Value.BookmarkInterval);
         while (subscriber.Ended is null && time.GetUtcNow() < end)
         {
             // In this order: what commits after these two lines wakes the wait below, or is not claimed by the bookmark.
             var next = subscriber.Next;
             var known = hub.Revision;
             sent = await WriteAsync(writer, await feed.NextAsync(cancellationToken), sent, cancellationToken);
+            if (subscriber.TakenSince is { } since)
+            {
+                FleetMetrics.PushLag.Record(Stopwatch.GetElapsedTime(since).TotalSeconds);
+            }
+
             if (time.GetUtcNow() >= bookmarkAt)
             {
                 sent = Math.Max(sent, known);
                 writer.Write(new FeedItem(DesiredEvents.Bookmark, sent, new Bookmark(sent)));
                 await FlushAsync(writer, cancellationToken);
-                bookmarkAt = time.GetUtcNow() + Jittered(options.Value.BookmarkInterval);
+                bookmarkAt = time.GetUtcNow() + Jitter.Of(options.Value.BookmarkInterval);
             }
 
-            await WaitAsync(next, bookmarkAt - time.GetUtcNow(), cancellationToken);
+            await Waiting.ForAsync(next, bookmarkAt - time.GetUtcNow(), time, cancellationToken);
         }
     }
 
@@ -75,19 +87,4 @@ public sealed class DesiredStream(
             throw new OperationCanceledException("The client is gone.", cancellationToken);
         }
     }
-
-    private async Task WaitAsync(Task next, TimeSpan atMost, CancellationToken cancellationToken)
-    {
-        try
-        {
-            await next.WaitAsync(atMost > TimeSpan.Zero ? atMost : TimeSpan.Zero, time, cancellationToken);
-        }
-        catch (TimeoutException)
-        {
-            // Time for a bookmark.
-        }
-    }
-
-    /// <summary>Within a fifth of the given time, so that ten thousand agents do not act in step.</summary>
-    private static TimeSpan Jittered(TimeSpan time) => time * (0.8 + (Random.Shared.NextDouble() * 0.4));
 }

@@ -29,6 +29,15 @@ public sealed class PushHub
 
     public void EndOlder(string host, long incarnation) => End(host, other => other.Incarnation < incarnation);
 
+    /// <summary>A new store epoch: every agent must claim again.</summary>
+    public void EndAll()
+    {
+        foreach (var subscriber in _subscribers.Values.SelectMany(all => all))
+        {
+            subscriber.End("store-epoch");
+        }
+    }
+
     public void MarkDirty(string host, string vm)
     {
         foreach (var subscriber in _subscribers.GetValueOrDefault(host) ?? [])

@@ -5,6 +5,7 @@ using System.Text.Json;
 using System.Text.Json.Serialization.Metadata;
 using Fleet.Contracts;
 using Fleet.Contracts.Agents;
+using Fleet.Contracts.Changes;
 
 namespace Fleet.Api.Agents.Push;
 
@@ -52,6 +53,7 @@ public sealed class SseWriter(PipeWriter output) : IDisposable
         SnapshotBegin => FleetJson.Default.SnapshotBegin,
         SnapshotEnd => FleetJson.Default.SnapshotEnd,
         Bookmark => FleetJson.Default.Bookmark,
+        ChangeResource => FleetJson.Default.ChangeResource,
         _ => throw new ArgumentOutOfRangeException(nameof(data), data.GetType(), "Not an event of this stream."),
     };
 

@@ -1,3 +1,5 @@
+using System.Diagnostics;
+
 namespace Fleet.Api.Agents.Push;
 
 /// <summary>An open stream's share of the hub: VMs of which it may not have sent the newest. Bounded by the host's VMs.</summary>
@@ -6,6 +8,7 @@ public sealed class Subscriber(string host, long incarnation)
     private readonly Lock _lock = new();
     private readonly Pulse _changed = new();
     private HashSet<string> _dirty = new(StringComparer.Ordinal);
+    private long _dirtySince;
 
     public string Host { get; } = host;
 
@@ -21,16 +24,25 @@ public sealed class Subscriber(string host, long incarnation)
     {
         lock (_lock)
         {
+            if (_dirty.Count == 0)
+            {
+                _dirtySince = Stopwatch.GetTimestamp();
+            }
+
             _dirty.Add(vm);
         }
 
         _changed.Set();
     }
 
+    /// <summary>When the oldest of the VMs last taken became dirty, as <see cref="Stopwatch.GetTimestamp"/>; null when none was.</summary>
+    public long? TakenSince { get; private set; }
+
     public IReadOnlyCollection<string> TakeDirty()
     {
         lock (_lock)
         {
+            TakenSince = _dirty.Count == 0 ? null : _dirtySince;
             if (_dirty.Count == 0)
             {
                 return [];

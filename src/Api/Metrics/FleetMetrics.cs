@@ -1,0 +1,34 @@
+using System.Diagnostics.Metrics;
+using Fleet.Data;
+
+namespace Fleet.Api.Metrics;
+
+/// <summary>What the control plane counts; each is counted only after the commit that it speaks of.</summary>
+internal static class FleetMetrics
+{
+    public static readonly Histogram<double> PushLag = FleetMeter.Meter.CreateHistogram<double>(
+        "push.lag.seconds", "s", "From the commit to the bytes handed to the host's connection, in seconds.");
+
+    public static readonly UpDownCounter<int> Streams = FleetMeter.Meter.CreateUpDownCounter<int>(
+        "push.streams", null, "Open desired-state streams.");
+
+    public static readonly Histogram<double> GateLatency = FleetMeter.Meter.CreateHistogram<double>(
+        "gate.latency.seconds", "s", "From the switchover to the permit, in seconds.");
+
+    public static readonly Counter<int> Migrations = FleetMeter.Meter.CreateCounter<int>(
+        "migrations.ended", null, "Migrations that ended, by state.");
+
+    public static readonly Counter<int> Heartbeats = FleetMeter.Meter.CreateCounter<int>("heartbeats", null, "Heartbeats taken in.");
+
+    public static readonly Counter<int> Reports = FleetMeter.Meter.CreateCounter<int>(
+        "reports", null, "Reports of agents that were applied, by kind; replays are not counted.");
+
+    public static readonly Counter<int> Rejected = FleetMeter.Meter.CreateCounter<int>(
+        "reports.rejected", null, "Reports that can never be applied, by code.");
+
+    public static readonly Counter<long> Hits = FleetMeter.Meter.CreateCounter<long>(
+        "hits", null, "Intercepted accesses stored, with those that one row counts.");
+
+    public static readonly Counter<long> HitsDropped = FleetMeter.Meter.CreateCounter<long>(
+        "hits.dropped", null, "Hits dropped by retention, as rows.");
+}

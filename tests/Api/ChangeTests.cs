@@ -1,0 +1,226 @@
+using System.Net;
+using System.Net.Http.Headers;
+using Fleet.Api.Changes;
+using Fleet.Api.Tests.Support;
+using Fleet.Contracts;
+using Fleet.Contracts.Changes;
+using Fleet.Contracts.Pages;
+using Fleet.Contracts.Security;
+using Fleet.Contracts.Vms;
+using Fleet.Data.Entities;
+using Fleet.Data.Storage;
+using Fleet.Data.Writing;
+using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Time.Testing;
+
+namespace Fleet.Api.Tests;
+
+/// <summary>The change log as its readers see it: complete, in order, and honest about what is gone.</summary>
+public sealed class ChangeTests
+{
+    [Fact]
+    public async Task List_PageByPage_IsEveryRevisionOnceInOrderAndFiltersHold()
+    {
+        await using var api = await ApiHost.StartAsync();
+        await api.Admin.CreateVmAsync("vm-1", null);
+        await api.Admin.CreateVmAsync("vm-2", null);
+        for (var frame = 0; frame < 5; frame++)
+        {
+            await api.Admin.AddPagesAsync("vm-1", new PageReport(frame, 12));
+        }
+
+        var all = new List<ChangeResource>();
+        string? after = null;
+        do
+        {
+            var page = await ListAsync(api.Admin, $"?limit=3{(after is null ? "" : $"&after={after}")}");
+            all.AddRange(page.Items);
+            after = page.Next;
+        }
+        while (after is not null);
+
+        Assert.Equal(Enumerable.Range(1, all.Count).Select(i => (long)i), all.Select(change => change.Revision));
+        Assert.Equal((await ListAsync(api.Admin, "?limit=1")).Revision, all[^1].Revision);
+        var pages = await ListAsync(api.Admin, "?resource=vms/vm-1&kind=pages.added");
+        Assert.Equal(5, pages.Items.Count);
+        Assert.Equal([0L, 1, 2, 3, 4], pages.Items.Select(change => change.Data!.Value.GetProperty("added")[0].GetProperty("frame").GetInt64()));
+        Assert.Empty((await ListAsync(api.Admin, $"?since={all[^1].Revision}")).Items);
+    }
+
+    [Fact]
+    [Trait("Invariant", "I7")]
+    public async Task List_WithoutAdmin_HidesWhoMayDoWhatAndAgentsSeeNothing()
+    {
+        await using var api = await ApiHost.StartAsync();
+        var agent = await (await api.EnrolAsync("host-a")).ClaimAsync();
+        var reader = api.Client(await TokenAsync(api, "read"));
+
+        var seen = (await ListAsync(reader)).Items;
+        var whole = (await ListAsync(api.Admin)).Items;
+        Assert.Equal(whole.Select(change => change.Revision), seen.Select(change => change.Revision));
+        Assert.All(seen.Where(change => change.Kind is ChangeKinds.CredentialCreated or ChangeKinds.AgentEnrolled), change => Assert.Null(change.Data));
+        Assert.Contains(seen, change => change.Kind == ChangeKinds.HostClaimed && change.Data is not null);
+        await (await agent.Client.GetAsync(new Uri(Routes.Changes, UriKind.Relative))).ProblemAsync(HttpStatusCode.Forbidden, "forbidden");
+    }
+
+    [Fact]
+    public async Task Stream_BrokenAndResumedUnderConcurrentWriters_SeesEveryRevisionOnceInOrder()
+    {
+        await using var api = await ApiHost.StartAsync(args: ["--Fleet:BookmarkInterval=00:00:01"]);
+        await api.Admin.CreateVmAsync("vm-1", null);
+        var start = (await ListAsync(api.Admin, "?limit=1")).Revision;
+        var feed = new ChangeFeed(start);
+        const int each = 60, writers = 8;
+        var writing = Task.WhenAll(Enumerable.Range(0, writers).Select(async writer =>
+        {
+            for (var i = 0; i < each; i++)
+            {
+                await api.Admin.AddPagesAsync("vm-1", new PageReport((writer * each) + i, 12));
+            }
+        }));
+        using var patience = new CancellationTokenSource(TimeSpan.FromSeconds(60));
+        while (feed.Changes.Count < each * writers)
+        {
+            var breakAfter = feed.Changes.Count + 37;
+            await foreach (var _ in feed.FollowAsync(api.Admin, cancellationToken: patience.Token))
+            {
+                if (feed.Changes.Count >= breakAfter || feed.Changes.Count == each * writers)
+                {
+                    break;
+                }
+            }
+        }
+
+        await writing;
+        Assert.Equal(Enumerable.Range(1, each * writers).Select(i => start + i), feed.Changes.Select(change => change.Revision));
+    }
+
+    [Fact]
+    public async Task Stream_WithAFilter_MovesOnByBookmarksPastWhatDoesNotMatch()
+    {
+        await using var api = await ApiHost.StartAsync(args: ["--Fleet:BookmarkInterval=00:00:01"]);
+        await api.Admin.CreateVmAsync("vm-1", null);
+        var feed = new ChangeFeed((await ListAsync(api.Admin, "?limit=1")).Revision);
+        long other = 0;
+        using var patience = new CancellationTokenSource(TimeSpan.FromSeconds(60));
+        await foreach (var item in feed.FollowAsync(api.Admin, "?resource=vms/vm-1", patience.Token))
+        {
+            if (other == 0)
+            {
+                Assert.Equal(ChangeEvents.Bookmark, item.EventType);
+                other = (await api.Admin.CreateVmAsync("vm-2", null)).Version;
+            }
+            else if (feed.Last >= other)
+            {
+                break;
+            }
+        }
+
+        Assert.Empty(feed.Changes);
+    }
+
+    [Fact]
+    public async Task Retention_ByCountAndAge_MovesTheFloorAndSaysSoEverywhere()
+    {
+        var time = new FakeTimeProvider(DateTimeOffset.UnixEpoch.AddYears(60));
+        await using var api = await ApiHost.StartAsync(time: time, args: ["--Fleet:ChangesKept=1000", "--Fleet:ChangeRetention=01:00:00", "--Fleet:RetentionInterval=1.00:00:00"]);
+        var vm = await api.Admin.CreateVmAsync("vm-1", null);
+        var early = (await api.Admin.AddPagesAsync("vm-1", new PageReport(1, 12))).Generation;
+        await FillAsync(api, 1500);
+
+        await api.Services.GetRequiredService<Retention>().RunAsync(CancellationToken.None);
+        var byCount = await ListAsync(api.Admin, "?limit=1000");
+        // Those kept, and the one that says so.
+        Assert.Equal(byCount.Floor + 1001, byCount.Revision);
+        Assert.Equal(byCount.Floor + 1, byCount.Items[0].Revision);
+        await GoneAsync(api, $"?since={early}");
+        await GoneAsync(api, $"?since={byCount.Revision + 1}");
+        await (await api.Admin.GetAsync(new Uri($"{Routes.Pages("vm-1")}?asOf={vm.Generation}", UriKind.Relative))).ProblemAsync(HttpStatusCode.Gone, "changes-gone");
+        Assert.Single((await api.Admin.GetPagesAsync("vm-1")).Items);
+
+        time.Advance(TimeSpan.FromHours(2));
+        await api.Services.GetRequiredService<Retention>().RunAsync(CancellationToken.None);
+        var byAge = await ListAsync(api.Admin);
+        Assert.Equal([ChangeKinds.Compacted], byAge.Items.Select(change => change.Kind).Where(kind => kind != ChangeKinds.HostState).TakeLast(1));
+        Assert.True(byAge.Items.Count <= 2, "All but the newest were too old.");
+        Assert.Empty((await ListAsync(api.Admin, $"?since={byAge.Revision}")).Items);
+    }
+
+    [Fact]
+    [Trait("Invariant", "I3")]
+    public async Task Retention_UnderAnOpenDesiredStream_SendsTheWholeVmWhereTheLogDoesNotReachBack()
+    {
+        await using var api = await ApiHost.StartAsync(args: ["--Fleet:ChangesKept=1000"]);
+        var agent = await (await api.EnrolAsync("host-a")).ClaimAsync();
+        var vm = await api.Admin.CreateVmAsync("vm-1", "host-a");
+        await api.Admin.AddPagesAsync("vm-1", new PageReport(1, 12));
+        await FillAsync(api, 1500);
+        await api.Services.GetRequiredService<Retention>().RunAsync(CancellationToken.None);
+        await api.Admin.AddPagesAsync("vm-1", new PageReport(2, 12));
+
+        var reader = api.Services.GetRequiredService<Agents.Push.DesiredReader>();
+        await using var snapshot = await api.Services.GetRequiredService<StoreContexts>().OpenSnapshotAsync(CancellationToken.None);
+        var row = (await Agents.Push.DesiredReader.FindAsync(snapshot, agent.Host, "vm-1", CancellationToken.None))!;
+        Assert.Null(await reader.ReadDeltaAsync(snapshot, row.Vm, vm.Generation, CancellationToken.None));
+        Assert.Equal([1L, 2], (await reader.ReadAsync(snapshot, row, agent.Host, CancellationToken.None)).Pages.Select(page => page.Frame));
+    }
+
+    [Fact]
+    [Trait("Invariant", "I8")]
+    public async Task Retention_OfHits_DropsOnlyTheOldestBeyondItsCount()
+    {
+        await using var api = await ApiHost.StartAsync(args: ["--Fleet:HitsKept=1000", "--Fleet:HitRetention=36500.00:00:00"]);
+        var writer = api.Services.GetRequiredService<StoreWriter>();
+        await writer.ExecuteAsync(
+            scope =>
+            {
+                scope.Db.Hits.AddRange(Enumerable.Range(1, 1200).Select(frame => new HitRow
+                {
+                    Vm = "vm-1", Frame = frame, Host = "host-a", Access = "read", Evidence = "uffd", Outcome = "blocked", Count = 1, FirstAt = frame, LastAt = frame,
+                }));
+                return Task.FromResult(true);
+            },
+            CancellationToken.None);
+        await api.Services.GetRequiredService<Retention>().RunAsync(CancellationToken.None);
+        await using var db = api.Services.GetRequiredService<StoreContexts>().OpenReader();
+        Assert.Equal(Enumerable.Range(201, 1000).Select(frame => (long)frame), db.Hits.OrderBy(row => row.Frame).Select(row => row.Frame));
+    }
+
+    private static Task FillAsync(ApiHost api, int changes) => api.Services.GetRequiredService<StoreWriter>().ExecuteAsync(
+        scope =>
+        {
+            for (var i = 0; i < changes; i++)
+            {
+                scope.Change("test", $"tests/{i}", "test");
+            }
+
+            return Task.FromResult(true);
+        },
+        CancellationToken.None);
+
+    private static async Task GoneAsync(ApiHost api, string query)
+    {
+        await (await api.Admin.GetAsync(new Uri(Routes.Changes + query, UriKind.Relative))).ProblemAsync(HttpStatusCode.Gone, "changes-gone");
+        using var request = new HttpRequestMessage(HttpMethod.Get, Routes.Changes + query);
+        request.Headers.Accept.Add(new MediaTypeWithQualityHeaderValue("text/event-stream"));
+        await (await api.Admin.SendAsync(request)).ProblemAsync(HttpStatusCode.Gone, "changes-gone");
+    }
+
+    private static async Task<ChangeList> ListAsync(HttpClient client, string query = "") =>
+        await (await client.GetAsync(new Uri(Routes.Changes + query, UriKind.Relative))).ReadAsync(FleetJson.Default.ChangeList);
+
+    private static async Task<string> TokenAsync(ApiHost api, string scopes)
+    {
+        var token = TokenText.Create();
+        Assert.True(TokenText.TryGetId(token, out var id));
+        await api.Services.GetRequiredService<StoreWriter>().ExecuteAsync(
+            scope =>
+            {
+                var revision = scope.Change(ChangeKinds.CredentialCreated, ChangeResources.Credential(id), "test", payload: "{}");
+                scope.Db.Credentials.Add(new CredentialRow { Id = id, Hash = TokenText.Hash(token), Name = "test", Scopes = scopes, Version = revision });
+                return Task.FromResult(true);
+            },
+            CancellationToken.None);
+        return token;
+    }
+}
