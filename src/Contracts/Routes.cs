@@ -5,6 +5,7 @@ public static class Routes
 {
     public const string Enroll = "/v1/agents/enroll";
     public const string JoinTokens = "/v1/join-tokens";
+    public const string Tokens = "/v1/tokens";
     public const string Vms = "/v1/vms";
     public const string Hosts = "/v1/hosts";
     public const string Hits = "/v1/hits";
@@ -51,6 +52,12 @@ public static class Routes
     public static string DesiredVm(string host, string vm) => $"/v1/hosts/{host}/desired/{vm}";
 
     public static string Heartbeat(string host) => $"/v1/hosts/{host}/heartbeat";
+
+    public static string Credential(string host) => $"/v1/hosts/{host}/credential";
+
+    public static string Token(string id) => $"/v1/tokens/{id}";
+
+    public static string JoinToken(string id) => $"/v1/join-tokens/{id}";
 
     public static string Reports(string host) => $"/v1/hosts/{host}/reports";
 }

@@ -49,6 +49,7 @@ public static class AgentHost
         services.AddSingleton<StatusSignal>();
         services.AddSingleton(CreateClient);
         services.AddSingleton<Enrollment>();
+        services.AddSingleton<CredentialRotation>();
         services.AddSingleton<DesiredStream>();
         services.AddSingleton<Heartbeats>();
         services.AddSingleton<ReportSender>();
@@ -77,14 +78,6 @@ public static class AgentHost
     private static ControlPlaneClient CreateClient(IServiceProvider provider)
     {
         var options = provider.GetRequiredService<IOptions<AgentOptions>>().Value;
-        var handler = new SocketsHttpHandler
-        {
-            PooledConnectionLifetime = TimeSpan.FromMinutes(5),
-            ConnectTimeout = TimeSpan.FromSeconds(10),
-            AllowAutoRedirect = false,
-        };
-        // No overall timeout: the desired-state stream stays open, and the other calls have their own.
-        var http = new HttpClient(handler) { BaseAddress = new Uri(options.ControlPlane), Timeout = Timeout.InfiniteTimeSpan };
-        return new ControlPlaneClient(http, options.Host);
+        return new ControlPlaneClient(ControlPlaneHttp.Create(options), options.Host);
     }
 }

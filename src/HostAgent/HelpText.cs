@@ -21,6 +21,11 @@ internal static class HelpText
                                  trap: when they are first touched, for VMMs without asynchronous page faults
           Agent:VerifySeconds    how often armed pages are verified again (default: 10)
           Agent:SpoolBytes       most bytes that wait for the control plane (default: 67108864)
+          Agent:ControlPlaneCa   PEM file with the authorities to trust for https (default: the system's)
+          Agent:ClientCertificate, Agent:ClientKey
+                                 PEM files of the certificate to show, where the control plane asks for one
+          Agent:CredentialLifetime
+                                 age at which the credential is replaced (default: 30d)
           Agent:AllowPlainHttp   allow http to a control plane that is not on loopback (default: false)
           Agent:LogFormat        text (default) or json
 

@@ -43,12 +43,12 @@ public static class VmLifeEndpoints
                 ProblemTypes.MigrationActive, ProblemTypes.Quarantined);
 
         routes.MapPost("/vms/{vm}/rebuild", RebuildAsync)
-            .RequireAuthorization(Scopes.MigrationsWrite)
+            .RequireAuthorization(Scopes.MigrationsWrite, Scopes.MigrationsFence)
             .WithName("RebuildVm")
             .WithTags("VMs")
             .WithSummary("Give a dead host's VM to another host, without its RAM")
             .WithDescription(
-                "Asserts that the owner is dead. New owner, epoch and memory instance, empty set. Needs the scope `migrations:fence` as well; refused "
+                "Asserts that the owner is dead. New owner, epoch and memory instance, empty set. Refused "
                 + "while the owner's agent is heard.")
             .WithProblems(
                 ProblemTypes.InvalidId, ProblemTypes.InvalidRequest, ProblemTypes.MalformedBody, ProblemTypes.UnknownVm, ProblemTypes.UnknownHost,
@@ -123,11 +123,6 @@ public static class VmLifeEndpoints
         if (errors.TryGetProblem(out var invalid))
         {
             return invalid.ToResult();
-        }
-
-        if (!user.Has(Scopes.MigrationsFence))
-        {
-            return MigrationEndpoints.NeedsFence().ToResult();
         }
 
         var actor = user.Actor();

@@ -34,7 +34,7 @@ public static class OpenApiSetup
             Type = SecuritySchemeType.Http,
             Scheme = "bearer",
             BearerFormat = "fleet_{id}_{secret}",
-            Description = "A Fleet token, such as the one in admin.token.",
+            Description = "A Fleet token, such as the one in admin.token; or a JWT of the identity provider, where one is set up.",
         };
         return Task.CompletedTask;
     }
@@ -52,14 +52,16 @@ public static class OpenApiSetup
                 problems.Add(ProblemTypes.WrongHost);
             }
 
-            operation.Security = [new OpenApiSecurityRequirement { [new OpenApiSecuritySchemeReference(Scheme, context.Document)] = [] }];
-            var scopes = metadata.OfType<IAuthorizeData>().Select(data => data.Policy).OfType<string>();
+            // OpenAPI 3.1: for a scheme that is not OAuth the list names the roles that are needed, here the scopes.
+            var scopes = metadata.OfType<IAuthorizeData>().Select(data => data.Policy).OfType<string>().ToList();
+            operation.Security = [new OpenApiSecurityRequirement { [new OpenApiSecuritySchemeReference(Scheme, context.Document)] = scopes }];
             operation.Description = $"{operation.Description} Scope: `{string.Join("`, `", scopes)}`.".Trim();
         }
 
+        problems.Add(ProblemTypes.RateLimited);
         if (operation.RequestBody is not null)
         {
-            problems.AddRange([ProblemTypes.BodyTooLarge, ProblemTypes.UnsupportedMediaType]);
+            problems.AddRange([ProblemTypes.RequestTimeout, ProblemTypes.BodyTooLarge, ProblemTypes.UnsupportedMediaType]);
         }
 
         if (context.Description.HttpMethod is not "GET")

@@ -1,10 +1,12 @@
 using System.ComponentModel;
 using System.Globalization;
 using System.Security.Claims;
+using Fleet.Api.Agents;
 using Fleet.Api.Lists;
 using Fleet.Api.OpenApi;
 using Fleet.Api.Problems;
 using Fleet.Api.Security;
+using Fleet.Api.Startup;
 using Fleet.Contracts;
 using Fleet.Contracts.Pages;
 using Fleet.Data.Writing;
@@ -24,6 +26,7 @@ public static class PageEndpoints
             .WithDescription(
                 "All or nothing: one page that is not valid, and none is taken. A larger page absorbs those it covers; a covered one is `already` "
                 + "(and counts as a newer strike for a conditional clear). 2xx means durable.")
+            .WithMetadata(new RequestSizeLimit(RequestLimits.LargeBody))
             .WithProblems(
                 ProblemTypes.InvalidId, ProblemTypes.InvalidRequest, ProblemTypes.MalformedBody, ProblemTypes.TooManyPages,
                 ProblemTypes.PageUnaligned, ProblemTypes.FrameOutsideMemory, ProblemTypes.UnknownVm);

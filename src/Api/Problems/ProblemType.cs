@@ -21,6 +21,7 @@ public static class ProblemTypes
     public static readonly ProblemType UnknownPage = new("unknown-page", 404, "The frame is not poisoned");
     public static readonly ProblemType HostNotFound = new("unknown-host", 404, "No such host");
     public static readonly ProblemType UnknownMigration = new("unknown-migration", 404, "No such migration");
+    public static readonly ProblemType UnknownToken = new("unknown-token", 404, "No such token");
     public static readonly ProblemType MethodNotAllowed = new("method-not-allowed", 405, "This path does not take this method");
     public static readonly ProblemType UnknownHost = new("unknown-host", 409, "The host is not known: make a join token for it first");
     public static readonly ProblemType HostDrained = new("host-drained", 409, "The host is drained: nothing new is placed on it");
@@ -40,11 +41,15 @@ public static class ProblemTypes
     public static readonly ProblemType CoveredByLarger = new("covered-by-larger", 409, "The frame lies inside a larger poisoned page");
     public static readonly ProblemType JoinTokenUsed = new("join-token-used", 409, "The join token was used for another credential");
     public static readonly ProblemType CredentialExists = new("credential-exists", 409, "A credential with this id exists already");
+    public static readonly ProblemType CredentialReplaced = new("credential-replaced", 409, "The credential has been replaced by another one already");
+    public static readonly ProblemType LastAdmin = new("last-admin", 409, "It is the last administrator's token: nobody could make another");
     public static readonly ProblemType AgentSuperseded = new("agent-superseded", 409, "A newer agent process has claimed this host");
     public static readonly ProblemType StatementRequired = new("statement-required", 409, "After a restore from backup: claim the host again, and state what it holds");
     public static readonly ProblemType NotQuarantined = new("not-quarantined", 409, "There is no quarantine that this could end");
     public static readonly ProblemType SpoolGap = new("spool-gap", 409, "Reports before these are missing");
     public static readonly ProblemType ChangesGone = new("changes-gone", 410, "That place in the change log is gone");
+    public static readonly ProblemType RequestTimeout = new("request-timeout", 408, "The request came too slowly");
+    public static readonly ProblemType RateLimited = new("rate-limited", 429, "Too many requests: ask again after Retry-After");
     public static readonly ProblemType Stale = new("stale", 412, "The resource has changed since");
     public static readonly ProblemType BodyTooLarge = new("body-too-large", 413, "The body is too large");
     public static readonly ProblemType UnsupportedMediaType = new("unsupported-media-type", 415, "The body must be application/json");
@@ -61,6 +66,7 @@ public static class ProblemTypes
         403 => Forbidden,
         404 => NotFound,
         405 => MethodNotAllowed,
+        408 => RequestTimeout,
         413 => BodyTooLarge,
         415 => UnsupportedMediaType,
         >= 500 => Internal,

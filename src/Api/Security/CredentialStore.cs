@@ -12,13 +12,19 @@ public sealed record Credential(string Id, string Hash, string[] Scopes, string?
 {
     public static Credential From(CredentialRow row) =>
         new(row.Id, row.Hash, row.Scopes.Split(' '), row.Host, row.ExpiresAt, row.RevokedAt);
+
+    public bool IsValidAt(long now) => RevokedAt is null && (ExpiresAt is not { } expires || expires > now);
 }
 
 /// <summary>Finds and checks credentials. What was read once is kept: this process is the only writer, and says when it writes.</summary>
 public sealed class CredentialStore(StoreContexts contexts, TimeProvider time)
 {
     private readonly ConcurrentDictionary<string, Credential> _known = [];
+    private readonly ConcurrentDictionary<string, long> _lastUse = [];
     private int _changes;
+
+    /// <summary>When each credential was last accepted since this process started, unix ms.</summary>
+    public IReadOnlyDictionary<string, long> LastUse => _lastUse;
 
     /// <summary>The credential a token stands for; null when there is none, or it is expired or revoked.</summary>
     public async ValueTask<Credential?> FindAsync(string token, CancellationToken cancellationToken)
@@ -41,10 +47,22 @@ public sealed class CredentialStore(StoreContexts contexts, TimeProvider time)
             if (Volatile.Read(ref _changes) == before)
             {
                 _known[id] = credential;
+                if (Volatile.Read(ref _changes) != before)
+                {
+                    // It may have changed, and been forgotten, between the check and the write: then this copy must go too.
+                    _known.TryRemove(id, out _);
+                }
             }
         }
 
-        return HashEquals(TokenText.Hash(token), credential.Hash) && IsValid(credential) ? credential : null;
+        var now = time.GetUtcNow().ToUnixTimeMilliseconds();
+        if (!HashEquals(TokenText.Hash(token), credential.Hash) || !credential.IsValidAt(now))
+        {
+            return null;
+        }
+
+        _lastUse[id] = now;
+        return credential;
     }
 
     /// <summary>To be called after every committed change to a credential.</summary>
@@ -56,8 +74,4 @@ public sealed class CredentialStore(StoreContexts contexts, TimeProvider time)
 
     public static bool HashEquals(string left, string right) =>
         CryptographicOperations.FixedTimeEquals(Encoding.ASCII.GetBytes(left), Encoding.ASCII.GetBytes(right));
-
-    private bool IsValid(Credential credential) =>
-        credential.RevokedAt is null
-        && (credential.ExpiresAt is not { } expires || expires > time.GetUtcNow().ToUnixTimeMilliseconds());
 }

@@ -1,6 +1,7 @@
-using System.Text.RegularExpressions;
+using Fleet.Api.Agents;
 using Fleet.Api.OpenApi;
 using Fleet.Api.Problems;
+using Fleet.Api.Startup;
 using Fleet.Contracts;
 using Fleet.Contracts.Security;
 using Fleet.Data.Entities;
@@ -11,7 +12,7 @@ using Microsoft.EntityFrameworkCore;
 namespace Fleet.Api.Security;
 
 /// <summary>POST /v1/agents/enroll: a join token is exchanged, once, for a credential that the agent made itself.</summary>
-public static partial class Enrolment
+public static class Enrolment
 {
     public static void MapEnrolment(this IEndpointRouteBuilder routes) =>
         routes.MapPost("/agents/enroll", EnrollAsync)
@@ -20,6 +21,7 @@ public static partial class Enrolment
             .WithTags("Agents")
             .WithSummary("Enrol a host agent")
             .WithDescription("The join token in the body is the authorization. Repeating it with the same credential is answered alike; with another one it is refused.")
+            .WithMetadata(new RequestSizeLimit(RequestLimits.AnonymousBody))
             .WithProblems(ProblemTypes.InvalidRequest, ProblemTypes.MalformedBody, ProblemTypes.JoinTokenInvalid, ProblemTypes.JoinTokenUsed, ProblemTypes.CredentialExists);
 
     private static async Task<Results<Ok<EnrollResult>, ProblemHttpResult>> EnrollAsync(
@@ -33,7 +35,6 @@ public static partial class Enrolment
         var outcome = await writer.ExecuteAsync(scope => ExchangeAsync(scope, request), cancellationToken);
         if (outcome.IsRefused)
         {
-            SecurityLog.EnrolmentRefused(logger, request.Host, outcome.Problem.Type.Code);
             return outcome.Problem.ToResult();
         }
 
@@ -50,16 +51,7 @@ public static partial class Enrolment
             errors.Add("$.host", $"An id of the form {ResourceId.Pattern}.");
         }
 
-        if (!CredentialId().IsMatch(request.CredentialId))
-        {
-            errors.Add("$.credentialId", "16 lower-case hex digits.");
-        }
-
-        if (!CredentialHash().IsMatch(request.CredentialHash))
-        {
-            errors.Add("$.credentialHash", "SHA-256 as 64 lower-case hex digits.");
-        }
-
+        CredentialForm.Check(request.CredentialId, request.CredentialHash, errors);
         return errors.ToProblem();
     }
 
@@ -68,6 +60,7 @@ public static partial class Enrolment
         if (!TokenText.TryGetId(request.JoinToken, out var id)
             || await scope.Db.JoinTokens.FindAsync(id) is not { } token
             || !CredentialStore.HashEquals(TokenText.Hash(request.JoinToken), token.Hash)
+            || token.RevokedAt is not null
             || token.Host != request.Host)
         {
             return ProblemTypes.JoinTokenInvalid;
@@ -96,22 +89,7 @@ public static partial class Enrolment
         token.CredentialId = request.CredentialId;
         token.CredentialHash = request.CredentialHash;
         token.Version = revision;
-        scope.Db.Credentials.Add(new CredentialRow
-        {
-            Id = request.CredentialId,
-            Hash = request.CredentialHash,
-            Name = $"agent of {token.Host}",
-            Scopes = Scopes.Agent,
-            Host = token.Host,
-            CreatedAt = scope.Now,
-            Version = revision,
-        });
+        scope.Db.Credentials.Add(CredentialForm.OfAgent(token.Host, request.CredentialId, request.CredentialHash, scope.Now, revision));
         return new EnrollResult(token.Host);
     }
-
-    [GeneratedRegex(@"\A[0-9a-f]{16}\z")]
-    private static partial Regex CredentialId();
-
-    [GeneratedRegex(@"\A[0-9a-f]{64}\z")]
-    private static partial Regex CredentialHash();
 }

@@ -1,4 +1,7 @@
+using Fleet.Api.Security.Limits;
 using Microsoft.AspNetCore.Authorization;
+using Microsoft.AspNetCore.RateLimiting;
+using Microsoft.Extensions.Options;
 
 namespace Fleet.Api.Security;
 
@@ -7,7 +10,13 @@ public static class SecurityServices
     public static void AddFleetSecurity(this IServiceCollection services)
     {
         services.AddSingleton<CredentialStore>();
+        services.AddSingleton<Refusals>();
+        services.AddHostedService(provider => provider.GetRequiredService<Refusals>());
+        services.AddSingleton<RateLimits>();
+        services.AddSingleton<IConfigureOptions<RateLimiterOptions>>(provider => provider.GetRequiredService<RateLimits>());
+        services.AddRateLimiter(_ => { });
         services.AddHostedService<AdminToken>();
+        services.AddHostedService<LastUse>();
 
         // The core only: AddAuthentication would bring data protection, which writes key files that nothing here uses.
         services.AddWebEncoders();
@@ -17,6 +26,7 @@ public static class SecurityServices
             options.DefaultScheme = Principals.Scheme;
             options.AddScheme<BearerHandler>(Principals.Scheme, null);
         });
+        services.AddFleetJwt();
         services.AddAuthorization(options =>
         {
             // An endpoint that names no scope is closed to everyone but an administrator, rather than open by mistake.

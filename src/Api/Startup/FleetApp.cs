@@ -15,6 +15,7 @@ using Fleet.Api.Security;
 using Fleet.Api.Vms;
 using Fleet.Data;
 using Fleet.Data.Storage;
+using Microsoft.AspNetCore.Server.Kestrel.Core;
 using Microsoft.Extensions.DependencyInjection.Extensions;
 using Microsoft.Extensions.Options;
 
@@ -24,17 +25,12 @@ namespace Fleet.Api.Startup;
 public static class FleetApp
 {
     private const string DocumentTool = "GetDocument.Insider";
-    private const long MaximumBody = 4 * 1024 * 1024;
 
     public static WebApplication Create(string[] args, Action<WebApplicationBuilder>? configure = null)
     {
         var builder = WebApplication.CreateBuilder(new WebApplicationOptions { Args = args, ContentRootPath = AppContext.BaseDirectory });
         ListenAddresses.Configure(builder);
-        builder.WebHost.ConfigureKestrel(kestrel =>
-        {
-            kestrel.AddServerHeader = false;
-            kestrel.Limits.MaxRequestBodySize = MaximumBody;
-        });
+        builder.WebHost.ConfigureKestrel(RequestLimits.Configure);
         Logs.Configure(builder);
         AddServices(builder.Services, builder.Configuration);
         configure?.Invoke(builder);
@@ -77,7 +73,7 @@ public static class FleetApp
         services.AddFleetChanges();
         services.AddFleetMetrics();
         services.AddFleetSecurity();
-        services.AddSingleton<HostReader>();
+        services.AddSingleton<IConfigureOptions<KestrelServerOptions>, ClientCertificates>();
         services.AddSingleton<VmReader>();
         services.AddSingleton<HostReader>();
         services.AddSingleton<PageReader>();
@@ -97,7 +93,9 @@ public static class FleetApp
         });
         app.UseRouting();
         app.UseAuthentication();
+        app.UseRateLimiter();
         app.UseAuthorization();
+        app.UseMiddleware<Utf8Only>();
     }
 
     private static void Map(WebApplication app)
@@ -105,7 +103,10 @@ public static class FleetApp
         app.MapOpenApi().AllowAnonymous();
         app.MapHealth();
         app.MapMetrics();
-        var routes = app.MapGroup("/v1").AddEndpointFilter<IdFilter>();
+        var routes = app.MapGroup("/v1")
+            .AddEndpointFilter<IdFilter>()
+            .AddEndpointFilter<RefusalFilter>()
+            .WithMetadata(new RequestSizeLimit(RequestLimits.SmallBody));
         routes.MapVms();
         routes.MapPages();
         routes.MapMigrations();
@@ -115,7 +116,9 @@ public static class FleetApp
         routes.MapHits();
         routes.MapChanges();
         routes.MapJoinTokens();
+        routes.MapTokens();
         routes.MapEnrolment();
+        routes.MapRotation();
         routes.MapClaim();
         routes.MapDesired();
         routes.MapHeartbeat();

@@ -1,3 +1,6 @@
+using Fleet.Api.Security;
+using Fleet.Api.Security.Limits;
+
 namespace Fleet.Api.Startup;
 
 /// <summary>Section <c>Fleet</c>.</summary>
@@ -46,4 +49,11 @@ public sealed class FleetOptions
 
     /// <summary>How often the four above are seen to.</summary>
     public TimeSpan RetentionInterval { get; set; } = TimeSpan.FromMinutes(10);
+
+    /// <summary>PEM file with the authorities of client certificates; set, every https endpoint needs one. Null: none is asked for.</summary>
+    public string? ClientCertificateCa { get; set; }
+
+    public JwtOptions Jwt { get; set; } = new();
+
+    public RateLimitOptions RateLimits { get; set; } = new();
 }

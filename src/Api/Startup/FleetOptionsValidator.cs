@@ -62,6 +62,8 @@ public sealed class FleetOptionsValidator : IValidateOptions<FleetOptions>
             errors.Add("Fleet:RetentionInterval must be from 10 seconds to 1 day.");
         }
 
+        errors.AddRange(options.Jwt.Errors());
+        errors.AddRange(options.RateLimits.Errors());
         return errors.Count == 0 ? ValidateOptionsResult.Success : ValidateOptionsResult.Fail(errors);
     }
 }

@@ -9,7 +9,7 @@ namespace Fleet.Contracts.Security;
 /// </summary>
 public static class TokenText
 {
-    private const string Prefix = "fleet_";
+    public const string Prefix = "fleet_";
     private const int IdLength = 16;
     private const int SecretLength = 64;
 

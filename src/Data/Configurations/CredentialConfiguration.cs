@@ -15,6 +15,8 @@ internal sealed class CredentialConfiguration : IEntityTypeConfiguration<Credent
         builder.Property(row => row.Name).HasMaxLength(128);
         builder.Property(row => row.Scopes).HasMaxLength(256);
         builder.Property(row => row.Host).HasMaxLength(64);
+        builder.Property(row => row.ReplacedBy).HasMaxLength(16);
+        builder.HasIndex(row => row.Host);
         builder.Property(row => row.Version).IsConcurrencyToken();
     }
 }

@@ -63,8 +63,11 @@ public static class ChangeKinds
     public const string ReportsApplied = "reports.applied";
     public const string JoinTokenCreated = "join-token.created";
     public const string AgentEnrolled = "agent.enrolled";
+    public const string JoinTokenRevoked = "join-token.revoked";
     public const string CredentialCreated = "credential.created";
     public const string Compacted = "changes.compacted";
+    public const string CredentialRotated = "credential.rotated";
+    public const string CredentialRevoked = "credential.revoked";
 }
 
 public static class ChangeResources

@@ -21,5 +21,11 @@ public sealed class CredentialRow
 
     public long? RevokedAt { get; set; }
 
+    /// <summary>The credential that an agent made to take this one's place.</summary>
+    public string? ReplacedBy { get; set; }
+
+    /// <summary>Coarse: written in batches, at most once an hour.</summary>
+    public long? LastUsedAt { get; set; }
+
     public long Version { get; set; }
 }

@@ -15,6 +15,8 @@ public sealed class JoinTokenRow
 
     public long? UsedAt { get; set; }
 
+    public long? RevokedAt { get; set; }
+
     public string? CredentialId { get; set; }
 
     public string? CredentialHash { get; set; }

@@ -12,11 +12,19 @@ namespace Fleet.HostAgent.ControlPlane;
 /// <summary>The control plane's agent routes. Every call throws <see cref="ControlPlaneException"/> on a refusal and <see cref="HttpRequestException"/> when nobody answers.</summary>
 public sealed class ControlPlaneClient(HttpClient http, string host)
 {
+    private const string Bearer = "Bearer";
     private static readonly TimeSpan CallTimeout = TimeSpan.FromSeconds(30);
 
-    /// <summary>Sent as the bearer token from now on.</summary>
-    public void UseCredential(string credential) =>
-        http.DefaultRequestHeaders.Authorization = new AuthenticationHeaderValue("Bearer", credential);
+    private volatile AuthenticationHeaderValue? _credential;
+
+    /// <summary>Sent as the bearer token from now on; requests under way keep the one before.</summary>
+    public void UseCredential(string credential) => _credential = new AuthenticationHeaderValue(Bearer, credential);
+
+    /// <summary>Registers the new credential, by the authority of the given one.</summary>
+    public Task<RotateResult> RotateAsync(RotateRequest request, string authority, CancellationToken cancellationToken) =>
+        PostAsync(
+            Routes.Credential(host), request, FleetJson.Default.RotateRequest, FleetJson.Default.RotateResult, cancellationToken,
+            new AuthenticationHeaderValue(Bearer, authority));
 
     public Task<EnrollResult> EnrollAsync(EnrollRequest request, CancellationToken cancellationToken) =>
         PostAsync(Routes.Enroll, request, FleetJson.Default.EnrollRequest, FleetJson.Default.EnrollResult, cancellationToken);
@@ -37,7 +45,8 @@ public sealed class ControlPlaneClient(HttpClient http, string host)
     public async Task<DesiredVm?> FetchAsync(string vm, CancellationToken cancellationToken)
     {
         using var timeout = Limit(cancellationToken);
-        using var response = await http.GetAsync(new Uri(Routes.DesiredVm(host, vm), UriKind.Relative), timeout.Token);
+        using var request = Request(HttpMethod.Get, Routes.DesiredVm(host, vm));
+        using var response = await http.SendAsync(request, timeout.Token);
         return response.StatusCode == HttpStatusCode.NotFound
             ? null
             : await ReadAsync(response, FleetJson.Default.DesiredVm, timeout.Token);
@@ -46,7 +55,7 @@ public sealed class ControlPlaneClient(HttpClient http, string host)
     /// <summary>Opens the desired-state stream; the caller disposes the response.</summary>
     public async Task<HttpResponseMessage> OpenDesiredAsync(long incarnation, CancellationToken cancellationToken)
     {
-        using var request = new HttpRequestMessage(HttpMethod.Get, Routes.Desired(host, incarnation));
+        using var request = Request(HttpMethod.Get, Routes.Desired(host, incarnation));
         request.Headers.Accept.Add(new MediaTypeWithQualityHeaderValue("text/event-stream"));
         using var timeout = Limit(cancellationToken);
         var response = await http.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, timeout.Token);
@@ -62,12 +71,20 @@ public sealed class ControlPlaneClient(HttpClient http, string host)
     }
 
     private async Task<TResult> PostAsync<TRequest, TResult>(
-        string route, TRequest body, JsonTypeInfo<TRequest> requestType, JsonTypeInfo<TResult> resultType, CancellationToken cancellationToken)
+        string route, TRequest body, JsonTypeInfo<TRequest> requestType, JsonTypeInfo<TResult> resultType, CancellationToken cancellationToken,
+        AuthenticationHeaderValue? authority = null)
     {
         using var timeout = Limit(cancellationToken);
-        using var response = await http.PostAsJsonAsync(route, body, requestType, timeout.Token);
+        using var request = Request(HttpMethod.Post, route);
+        request.Headers.Authorization = authority ?? request.Headers.Authorization;
+        request.Content = JsonContent.Create(body, requestType);
+        using var response = await http.SendAsync(request, timeout.Token);
         return await ReadAsync(response, resultType, timeout.Token);
     }
+
+    // Set on each request: the client's default headers must not change while requests are sent.
+    private HttpRequestMessage Request(HttpMethod method, string route) =>
+        new(method, route) { Headers = { Authorization = _credential } };
 
     private static async Task<T> ReadAsync<T>(HttpResponseMessage response, JsonTypeInfo<T> type, CancellationToken cancellationToken) =>
         response.IsSuccessStatusCode

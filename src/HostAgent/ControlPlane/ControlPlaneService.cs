@@ -11,7 +11,7 @@ namespace Fleet.HostAgent.ControlPlane;
 
 /// <summary>Enrols, claims, and keeps the three conversations with the control plane going. Its absence stops no enforcement.</summary>
 public sealed partial class ControlPlaneService(
-    Enrollment enrollment, ControlPlaneClient client, DesiredStream stream, Heartbeats heartbeats, ReportSender reports,
+    Enrollment enrollment, CredentialRotation rotation, ControlPlaneClient client, DesiredStream stream, Heartbeats heartbeats, ReportSender reports,
     StorePromise promise, Stating stating, VmTable table, IHostApplicationLifetime lifetime, IOptions<AgentOptions> options, TimeProvider time,
     ILogger<ControlPlaneService> logger) : BackgroundService
 {
@@ -25,6 +25,7 @@ public sealed partial class ControlPlaneService(
             // What this host holds, and the highest number it knows, is complete only then.
             await table.WhenLoadedAsync().WaitAsync(stoppingToken);
             client.UseCredential(await RepeatAsync("enrol", enrollment.GetCredentialAsync, stoppingToken));
+            await RepeatAsync("finish replacing the credential", ResumeAsync, stoppingToken);
             var backoff = new Backoff();
             while (await LiveAsync(stoppingToken))
             {
@@ -86,6 +87,7 @@ public sealed partial class ControlPlaneService(
             KeepAsync("desired-state stream", token => stream.FollowAsync(claim.Incarnation, token), ended.Token),
             KeepAsync("heartbeats", token => RunAsync(heartbeats.RunAsync(claim, token)), ended.Token),
             KeepAsync("reports", token => RunAsync(reports.RunAsync(claim.Incarnation, token)), ended.Token),
+            KeepAsync("rotation of the credential", token => RunAsync(rotation.RunAsync(token)), ended.Token),
         ];
         var first = await Task.WhenAny(conversations);
         await ended.CancelAsync();
@@ -114,6 +116,12 @@ public sealed partial class ControlPlaneService(
         return true;
     }
 
+    private async Task<bool> ResumeAsync(CancellationToken cancellationToken)
+    {
+        await rotation.ResumeAsync(cancellationToken);
+        return true;
+    }
+
     private async Task<T> RepeatAsync<T>(string what, Func<CancellationToken, Task<T>> call, CancellationToken cancellationToken)
     {
         var backoff = new Backoff();
@@ -131,7 +139,8 @@ public sealed partial class ControlPlaneService(
             }
             catch (Exception exception) when (IsPassing(exception, cancellationToken))
             {
-                LogRetry(what, exception.Message);
+                LogRetry(what, ControlPlaneHttp.Explain(exception));
+                await RecoverAsync(exception, cancellationToken);
                 await Task.Delay(backoff.Next(), time, cancellationToken); // allowed: backoff
             }
         }
@@ -150,7 +159,8 @@ public sealed partial class ControlPlaneService(
             }
             catch (Exception exception) when (IsPassing(exception, cancellationToken))
             {
-                LogRetry(what, exception.Message);
+                LogRetry(what, ControlPlaneHttp.Explain(exception));
+                await RecoverAsync(exception, cancellationToken);
             }
 
             if (pause is not null || time.GetElapsedTime(started) > Lasting)
@@ -159,6 +169,23 @@ public sealed partial class ControlPlaneService(
             }
 
             await Task.Delay(pause ?? backoff.Next(), time, cancellationToken); // allowed: backoff
+        }
+    }
+
+    private async Task RecoverAsync(Exception exception, CancellationToken cancellationToken)
+    {
+        if (exception is not ControlPlaneException { Code: "unauthenticated" })
+        {
+            return;
+        }
+
+        try
+        {
+            await rotation.RecoverAsync(cancellationToken);
+        }
+        catch (Exception failure) when (IsPassing(failure, cancellationToken))
+        {
+            LogRetry("recover the credential", ControlPlaneHttp.Explain(failure));
         }
     }
 

@@ -1,3 +1,5 @@
+using Fleet.Contracts;
+
 namespace Fleet.HostAgent.Options;
 
 /// <summary>Settings of the host agent, section <c>Agent</c> (command line, environment <c>Agent__…</c>, appsettings.json).</summary>
@@ -38,6 +40,20 @@ public sealed class AgentOptions
 
     /// <summary>Allow http to a control plane that is not on loopback. The credential then travels in the clear.</summary>
     public bool AllowPlainHttp { get; set; }
+
+    /// <summary>PEM file with the authorities that may vouch for the control plane; the system's are then not asked. Null: the system's.</summary>
+    public string? ControlPlaneCa { get; set; }
+
+    /// <summary>PEM file with the certificate that the agent shows, and those between it and its authority.</summary>
+    public string? ClientCertificate { get; set; }
+
+    /// <summary>PEM file with its private key.</summary>
+    public string? ClientKey { get; set; }
+
+    /// <summary>How old the credential may get before the agent replaces it: a duration such as <c>30d</c>.</summary>
+    public string CredentialLifetime { get; set; } = "30d";
+
+    internal TimeSpan CredentialLifetimeSpan => DurationText.TryParse(CredentialLifetime, out var span) ? span : TimeSpan.FromDays(30);
 
     public string VmmSockets => VmmSocketFolder ?? Path.Combine(StateFolder, "vmm");
 }

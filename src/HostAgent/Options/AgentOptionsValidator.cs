@@ -51,6 +51,21 @@ public sealed class AgentOptionsValidator : IValidateOptions<AgentOptions>
             yield return "Set Agent:JoinToken or Agent:JoinTokenFile, not both.";
         }
 
+        if (uri?.Scheme == Uri.UriSchemeHttp && (options.ControlPlaneCa ?? options.ClientCertificate) is not null)
+        {
+            yield return "Agent:ControlPlaneCa and Agent:ClientCertificate are for https, and Agent:ControlPlane is http.";
+        }
+
+        if (options.ClientCertificate is null != options.ClientKey is null)
+        {
+            yield return "Set Agent:ClientCertificate and Agent:ClientKey, both or neither.";
+        }
+
+        if (!DurationText.TryParse(options.CredentialLifetime, out var lifetime) || lifetime < TimeSpan.FromMinutes(10))
+        {
+            yield return $"Agent:CredentialLifetime '{options.CredentialLifetime}' must be a duration such as 30d, at least 10m.";
+        }
+
         if (System.Text.Encoding.UTF8.GetByteCount(Path.GetFullPath(options.VmmSockets)) > LongestSocketFolder)
         {
             yield return $"Agent:VmmSocketFolder '{options.VmmSockets}' is too long for Unix socket paths: at most {LongestSocketFolder} bytes.";

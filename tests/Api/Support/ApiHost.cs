@@ -11,6 +11,9 @@ namespace Fleet.Api.Tests.Support;
 /// <summary>The whole API in this process, on a real Kestrel port and a real folder.</summary>
 public sealed class ApiHost : IAsyncDisposable
 {
+    /// <summary>Everything that is ever logged is captured, requests and statements to the store included.</summary>
+    public const string TraceLogs = "--Logging:LogLevel:Default=Trace";
+
     private readonly bool _ownsFolder;
     private readonly TempFolder _folder;
     private readonly WebApplication _app;
@@ -23,7 +26,7 @@ public sealed class ApiHost : IAsyncDisposable
             ["--urls", "http://127.0.0.1:0", $"--Fleet:DataFolder={_folder.Path}", .. args],
             builder =>
             {
-                builder.Services.AddSingleton<ILoggerProvider>(new CapturingLogs(Logs));
+                builder.Services.AddSingleton<ILoggerProvider>(new CapturingLogs(Logs, args.Contains(TraceLogs) ? LogLevel.Trace : LogLevel.Information));
                 builder.Services.RemoveAll<ILoggerFactory>();
                 builder.Services.AddSingleton<ILoggerFactory, LoggerFactory>();
                 if (time is not null)
