@@ -88,7 +88,7 @@ public sealed class GeneratedHostileTests(ITestOutputHelper output)
 
     private static HttpRequestMessage Blank(string path, long length)
     {
-        var request = new HttpRequestMessage(HttpMethod.Post, path) { Content = new StringContent(new string(' ', (int)length), Encoding.ASCII, "application/json") };
+        var request = new HttpRequestMessage(HttpMethod.Post, path) { Content = new StringContent(new string(' ', (int)length), Encoding.UTF8, "application/json") };
         request.Headers.ExpectContinue = true;
         return request;
     }

@@ -125,6 +125,7 @@ public sealed class RateLimitTests
         Assert.Equal(
             ["forbidden DELETE v1/vms/{vm}/pages/{frame}", "unauthenticated any any"],
             Told(api, 2110).Select(text => $"{Word(text, "Refused: ", ",")} {Word(text, ", at ", ".")}".Replace(" /", " ", StringComparison.Ordinal)).Order());
+        Assert.Contains("requests_refused", await api.Admin.GetStringAsync(new Uri("/metrics", UriKind.Relative)), StringComparison.Ordinal);
         var refusals = api.Services.GetRequiredService<Refusals>();
         refusals.Flush();
         Assert.Equal(2, Told(api, 2111).Count(text => text.EndsWith(", 19 times more", StringComparison.Ordinal)));

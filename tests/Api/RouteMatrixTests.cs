@@ -37,14 +37,15 @@ public sealed class RouteMatrixTests
     /// <summary>The scopes as agreed; the other tests only see that what is declared is also needed.</summary>
     [Theory]
     [InlineData("admin", "CreateToken ListTokens GetToken RevokeToken")]
-    [InlineData("hosts:write", "CreateJoinToken ListJoinTokens GetJoinToken RevokeJoinToken")]
-    [InlineData("read", "GetVm ListVms ListPages GetMigration ListMigrations ListHosts GetHost ListHits")]
+    [InlineData("hosts:write", "CreateJoinToken ListJoinTokens GetJoinToken RevokeJoinToken LabelHost DrainHost UndrainHost")]
+    [InlineData("read", "GetVm ListVms ListPages GetMigration ListMigrations ListHosts GetHost ListHits ListChanges Metrics")]
     [InlineData("vms:write", "PutVm DeleteVm")]
     [InlineData("pages:write", "AddPages")]
     [InlineData("pages:clear", "ClearPage ResetVm")]
     [InlineData("migrations:write", "PutMigration SwitchOver CompleteMigration AbortMigration ParkVm")]
     [InlineData("migrations:write migrations:fence", "RebuildVm")]
-    [InlineData("agent", "ClaimHost StreamDesiredState GetDesiredVm SendHeartbeat SendReports RotateCredential")]
+    [InlineData("migrations:fence", "FenceHost ReleaseVm")]
+    [InlineData("agent", "StateHost ClaimHost StreamDesiredState GetDesiredVm SendHeartbeat SendReports RotateCredential")]
     public async Task Operations_NeedTheScopesThatWereAgreed(string scopes, string operations)
     {
         await using var api = await ApiHost.StartAsync();

@@ -2,6 +2,7 @@ using System.Collections.Concurrent;
 using System.Diagnostics.Metrics;
 using Fleet.Api.Problems;
 using Fleet.Api.Security.Limits;
+using Fleet.Data;
 
 namespace Fleet.Api.Security;
 
@@ -11,8 +12,8 @@ namespace Fleet.Api.Security;
 /// </summary>
 public sealed class Refusals : BackgroundService
 {
-    public const string MeterName = "Fleet";
     internal const int MostKinds = 1000;
+    private static readonly Counter<long> Refused = FleetMeter.Meter.CreateCounter<long>("requests.refused", null, "Requests refused for want of a right, by problem code.");
     private static readonly TimeSpan Period = TimeSpan.FromMinutes(1);
     private static readonly Kind Others = new("others", string.Empty, string.Empty);
 
@@ -25,15 +26,10 @@ public sealed class Refusals : BackgroundService
     ];
 
     private readonly ConcurrentDictionary<Kind, int> _seen = [];
-    private readonly Counter<long> _counter;
     private readonly TimeProvider _time;
     private readonly ILogger<Refusals> _logger;
 
-    public Refusals(IMeterFactory meters, TimeProvider time, ILogger<Refusals> logger)
-    {
-        (_time, _logger) = (time, logger);
-        _counter = meters.Create(MeterName).CreateCounter<long>("requests.refused", null, "Requests refused for want of a right, by problem code");
-    }
+    public Refusals(TimeProvider time, ILogger<Refusals> logger) => (_time, _logger) = (time, logger);
 
     /// <summary>For a problem that is a result of an endpoint: counted and told only if it is of the kind that matters.</summary>
     public void AddIfAudited(HttpContext http, string code)
@@ -46,7 +42,7 @@ public sealed class Refusals : BackgroundService
 
     public void Add(HttpContext http, string code)
     {
-        _counter.Add(1, new KeyValuePair<string, object?>("code", code));
+        Refused.Add(1, new KeyValuePair<string, object?>("code", code));
         if (code == ProblemTypes.Forbidden.Code && HttpMethods.IsGet(http.Request.Method))
         {
             return;
