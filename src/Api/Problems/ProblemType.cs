@@ -47,9 +47,9 @@ public static class ProblemTypes
     public static readonly ProblemType StatementRequired = new("statement-required", 409, "After a restore from backup: claim the host again, and state what it holds");
     public static readonly ProblemType NotQuarantined = new("not-quarantined", 409, "There is no quarantine that this could end");
     public static readonly ProblemType SpoolGap = new("spool-gap", 409, "Reports before these are missing");
+    public static readonly ProblemType ChangesGone = new("changes-gone", 410, "That place in the change log is gone");
     public static readonly ProblemType RequestTimeout = new("request-timeout", 408, "The request came too slowly");
     public static readonly ProblemType RateLimited = new("rate-limited", 429, "Too many requests: ask again after Retry-After");
-    public static readonly ProblemType ChangesGone = new("changes-gone", 410, "That place in the change log is gone");
     public static readonly ProblemType Stale = new("stale", 412, "The resource has changed since");
     public static readonly ProblemType BodyTooLarge = new("body-too-large", 413, "The body is too large");
     public static readonly ProblemType UnsupportedMediaType = new("unsupported-media-type", 415, "The body must be application/json");

@@ -35,13 +35,6 @@ public sealed class FleetOptions
     /// <summary>How long the gate waits for source and target once asked for the switchover; the guest stands still meanwhile.</summary>
     public TimeSpan SwitchoverLifetime { get; set; } = TimeSpan.FromSeconds(60);
 
-    /// <summary>PEM file with the authorities of client certificates; set, every https endpoint needs one. Null: none is asked for.</summary>
-    public string? ClientCertificateCa { get; set; }
-
-    public JwtOptions Jwt { get; set; } = new();
-
-    public RateLimitOptions RateLimits { get; set; } = new();
-
     /// <summary>Changes older than this are dropped from the log, the oldest first.</summary>
     public TimeSpan ChangeRetention { get; set; } = TimeSpan.FromDays(30);
 
@@ -56,4 +49,11 @@ public sealed class FleetOptions
 
     /// <summary>How often the four above are seen to.</summary>
     public TimeSpan RetentionInterval { get; set; } = TimeSpan.FromMinutes(10);
+
+    /// <summary>PEM file with the authorities of client certificates; set, every https endpoint needs one. Null: none is asked for.</summary>
+    public string? ClientCertificateCa { get; set; }
+
+    public JwtOptions Jwt { get; set; } = new();
+
+    public RateLimitOptions RateLimits { get; set; } = new();
 }

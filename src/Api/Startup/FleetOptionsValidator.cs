@@ -47,9 +47,6 @@ public sealed class FleetOptionsValidator : IValidateOptions<FleetOptions>
             errors.Add("Fleet:SwitchoverLifetime must be from 1 second to 1 hour.");
         }
 
-        errors.AddRange(options.Jwt.Errors());
-        errors.AddRange(options.RateLimits.Errors());
-
         if (options.ChangeRetention < TimeSpan.FromHours(1) || options.HitRetention < TimeSpan.FromHours(1))
         {
             errors.Add("Fleet:ChangeRetention and Fleet:HitRetention must be 1 hour or more.");
@@ -65,6 +62,8 @@ public sealed class FleetOptionsValidator : IValidateOptions<FleetOptions>
             errors.Add("Fleet:RetentionInterval must be from 10 seconds to 1 day.");
         }
 
+        errors.AddRange(options.Jwt.Errors());
+        errors.AddRange(options.RateLimits.Errors());
         return errors.Count == 0 ? ValidateOptionsResult.Success : ValidateOptionsResult.Fail(errors);
     }
 }

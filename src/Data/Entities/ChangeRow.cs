@@ -65,9 +65,9 @@ public static class ChangeKinds
     public const string AgentEnrolled = "agent.enrolled";
     public const string JoinTokenRevoked = "join-token.revoked";
     public const string CredentialCreated = "credential.created";
+    public const string Compacted = "changes.compacted";
     public const string CredentialRotated = "credential.rotated";
     public const string CredentialRevoked = "credential.revoked";
-    public const string Compacted = "changes.compacted";
 }
 
 public static class ChangeResources

@@ -43,12 +43,6 @@ public sealed partial class ControlPlaneService(
         }
     }
 
-    private async Task<bool> ResumeAsync(CancellationToken cancellationToken)
-    {
-        await rotation.ResumeAsync(cancellationToken);
-        return true;
-    }
-
     /// <summary>One claim, and all that is said under it.</summary>
     /// <returns>Whether to claim again: a new store epoch has begun.</returns>
     private async Task<bool> LiveAsync(CancellationToken stoppingToken)
@@ -119,6 +113,12 @@ public sealed partial class ControlPlaneService(
     private async Task<bool> StateAsync(ClaimResult claim, CancellationToken cancellationToken)
     {
         await stating.StateAsync(claim, cancellationToken);
+        return true;
+    }
+
+    private async Task<bool> ResumeAsync(CancellationToken cancellationToken)
+    {
+        await rotation.ResumeAsync(cancellationToken);
         return true;
     }
 
