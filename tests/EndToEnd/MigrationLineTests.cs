@@ -121,6 +121,23 @@ public sealed class MigrationLineTests
         await moving.AssertExactlyArmedAsync(moving.Guest);
     }
 
+    /// <summary>What kept one VMM from its part is not said of the migration for good: a VMM that takes its place may do better.</summary>
+    [Fact]
+    public async Task Obstacle_OfATargetVmmThatDies_EndsWithIt()
+    {
+        await using var moving = await MovingVm.StartAsync();
+        await moving.PoisonAsync(20);
+        var endpoint = await moving.PrepareAsync();
+        using var helper = await CHelper.StartAsync(
+            CHelper.MapsMemoryOf, $"{moving.TargetVmm.Pid}", MemfdOf(moving.TargetVmm.Pid), $"{64 << 20}");
+        await moving.Guest.MigrateOutAsync(endpoint, Cancelled);
+        await DeniedForADeviceAsync(moving);
+
+        await moving.TargetVmm.KillAsync();
+
+        await moving.ReasonsAsync("ack-missing");
+    }
+
     /// <summary>A process that maps the target's memory, as a vhost-user back-end does, would read what the guest must not.</summary>
     [Fact]
     public async Task DeviceDma_AnotherProcessMapsTheTargetsMemory_IsDeniedUntilItIsGone()
@@ -134,16 +151,8 @@ public sealed class MigrationLineTests
         {
             Assert.Equal("mapped", helper.Line);
             await moving.Guest.MigrateOutAsync(endpoint, Cancelled);
-            MigrationResource? denied = null;
-            await LocalFleet.UntilAsync(
-                async () =>
-                {
-                    Assert.Null(await TrySwitchAsync(moving));
-                    denied = await moving.Fleet.Client.GetMigrationAsync(MovingVm.Migration, Cancelled);
-                    return denied.Reasons.Any(reason => reason.Code == "device-dma");
-                },
-                "the target's agent to find the process", moving.Agents[MovingVm.Target], Cancelled);
-            Assert.Contains($"process {helper.Pid} ", denied!.Reasons.First(reason => reason.Code == "device-dma").Detail, StringComparison.Ordinal);
+            var denied = await DeniedForADeviceAsync(moving);
+            Assert.Contains($"process {helper.Pid} ", denied.Reasons.First(reason => reason.Code == "device-dma").Detail, StringComparison.Ordinal);
             await LocalFleet.UntilAsync(
                 async () => (await moving.Fleet.Client.GetVmAsync(MovingVm.Vm, null, Cancelled)).Enforcement
                     .Any(host => host is { Host: MovingVm.Target, State: "failed", Reason: "unenforceable:device-dma" }),
@@ -167,6 +176,20 @@ public sealed class MigrationLineTests
         {
             return null;
         }
+    }
+
+    private static async Task<MigrationResource> DeniedForADeviceAsync(MovingVm moving)
+    {
+        MigrationResource? denied = null;
+        await LocalFleet.UntilAsync(
+            async () =>
+            {
+                Assert.Null(await TrySwitchAsync(moving));
+                denied = await moving.Fleet.Client.GetMigrationAsync(MovingVm.Migration, Cancelled);
+                return denied.Reasons.Any(reason => reason.Code == "device-dma");
+            },
+            "the target's agent to find the process", moving.Agents[MovingVm.Target], Cancelled);
+        return denied!;
     }
 
     private static string MemfdOf(int pid) => Path.GetFileName(Directory.EnumerateFileSystemEntries($"/proc/{pid}/fd")

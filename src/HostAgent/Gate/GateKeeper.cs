@@ -75,6 +75,13 @@ public sealed partial class GateKeeper(
         journal.Save(attachment);
     }
 
+    /// <summary>What it could or could not do is nothing to the one that comes after it.</summary>
+    public void VmmEnded(string vm)
+    {
+        outbox.Drop(vm);
+        outbox.Set(vm, null);
+    }
+
     /// <summary>A VMM that has used its permit is not incoming any more. Its holes stay trapped until the control plane's set has them.</summary>
     public void Settle(Attach.Attachment attachment)
     {

@@ -25,8 +25,7 @@ public sealed partial class VmReconciler(
     {
         if (entry.Attachment is { } ended && ended.Process.HasExited())
         {
-            LogVmmEnded(entry.Vm, ended.Vmm.Pid);
-            attachments.Detach(entry);
+            End(entry, ended);
         }
 
         if (entry.Desired is not { } desired)
@@ -74,10 +73,9 @@ public sealed partial class VmReconciler(
         {
             return Reconciler.Status(desired, Carry(entry, desired, attachment));
         }
-        catch (LinuxException exception) when (exception.Errno == Errno.ESRCH)
+        catch (Exception exception) when (exception is LinuxException { Errno: Errno.ESRCH } || (exception is LinuxException or IOException && attachment.Process.HasExited()))
         {
-            LogVmmEnded(entry.Vm, attachment.Vmm.Pid);
-            attachments.Detach(entry);
+            End(entry, attachment);
             return Reconciler.Unconfirmed(desired, EnforcementStates.Pending, "not-attached");
         }
         catch (Exception exception) when (exception is LinuxException or IOException or UnauthorizedAccessException)
@@ -85,6 +83,13 @@ public sealed partial class VmReconciler(
             LogFailed(exception, entry.Vm);
             return Reconciler.Unconfirmed(desired, EnforcementStates.Failed, exception is LinuxException linux ? Enforcer.Describe(linux) : "state-folder-failed");
         }
+    }
+
+    private void End(VmEntry entry, Attachment attachment)
+    {
+        LogVmmEnded(entry.Vm, attachment.Vmm.Pid);
+        attachments.Detach(entry);
+        gate.VmmEnded(entry.Vm);
     }
 
     private List<ArmFailure> Carry(VmEntry entry, DesiredVm desired, Attachment attachment)
