@@ -135,7 +135,9 @@ public sealed class MigrationLineTests
 
         await moving.TargetVmm.KillAsync();
 
-        await moving.ReasonsAsync("ack-missing");
+        await LocalFleet.UntilAsync(
+            async () => (await moving.Fleet.Client.GetMigrationAsync(MovingVm.Migration, Cancelled)).Reasons.All(reason => reason.Code != "device-dma"),
+            "the obstacle to end", moving.Agents[MovingVm.Target], Cancelled);
     }
 
     /// <summary>A process that maps the target's memory, as a vhost-user back-end does, would read what the guest must not.</summary>
