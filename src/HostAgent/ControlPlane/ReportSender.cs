@@ -1,12 +1,13 @@
 using Fleet.Contracts.Agents;
 using Fleet.HostAgent.Gate;
+using Fleet.HostAgent.Restore;
 using Fleet.HostAgent.Spool;
 using Microsoft.Extensions.Logging;
 
 namespace Fleet.HostAgent.ControlPlane;
 
 /// <summary>Sends the spool's head, in order, and removes what the control plane has made durable.</summary>
-public sealed partial class ReportSender(ControlPlaneClient client, ReportSpool spool, GateOutbox outbox, ILogger<ReportSender> logger)
+public sealed partial class ReportSender(ControlPlaneClient client, ReportSpool spool, GateOutbox outbox, StorePromise promise, ILogger<ReportSender> logger)
 {
     private const int MostPerRequest = 1000;
 
@@ -25,7 +26,7 @@ public sealed partial class ReportSender(ControlPlaneClient client, ReportSpool 
                 continue;
             }
 
-            await SendAsync(new ReportsRequest(incarnation, spool.SpoolId, reports, acks, obstacles), cancellationToken);
+            await SendAsync(new ReportsRequest(incarnation, spool.SpoolId, reports, acks, obstacles, promise.Revision), cancellationToken);
         }
     }
 
@@ -41,6 +42,11 @@ public sealed partial class ReportSender(ControlPlaneClient client, ReportSpool 
             }
 
             told = true;
+            if (request.Reports.Count > 0)
+            {
+                promise.Saw(result.Revision);
+            }
+
             spool.Acknowledge(result.Applied);
         }
         catch (ControlPlaneException exception) when (exception.Code == ControlPlaneException.SpoolGap)

@@ -22,7 +22,7 @@ public sealed partial class Stating(
     private const int MostVms = 10_000;
 
     public long HighestSeen =>
-        StatementRules.HighestSeen(table.All.Select(entry => entry.Desired).OfType<DesiredVm>(), gates.All(), promise.Incarnation, promise.StoreEpoch);
+        StatementRules.HighestSeen(table.All.Select(entry => entry.Desired).OfType<DesiredVm>(), gates.All(), promise.Incarnation, promise.StoreEpoch, promise.Revision);
 
     /// <summary>From here on every view of an older store epoch is refused.</summary>
     public async Task PromiseAsync(long storeEpoch, CancellationToken cancellationToken)

@@ -1,0 +1,127 @@
+using Fleet.Api.Agents;
+using Fleet.Api.Restore;
+using Fleet.Contracts.Handoff;
+using Fleet.Contracts.Migrations;
+using Fleet.Contracts.Vms;
+using Fleet.Data.Entities;
+using Fleet.Data.Storage;
+using Microsoft.EntityFrameworkCore;
+using Microsoft.Extensions.DependencyInjection;
+
+namespace Fleet.Api.Tests.Simulation;
+
+/// <summary>
+/// GATE.md, "EF": from every state, some sequence of calls that the API offers leads to exactly one running, fully armed guest. This is the
+/// sequence, as an operator would find it.
+/// </summary>
+internal sealed partial class SimulatedFleet
+{
+    private const int MostRounds = 30;
+
+    /// <param name="withRepairs">Hosts without power get it back; else they stay dead, but for one.</param>
+    public async Task HealAsync(bool withRepairs)
+    {
+        foreach (var host in _hosts.Where(host => !host.IsPowered).Skip(withRepairs || _hosts.Any(host => host.IsPowered) ? 0 : 1))
+        {
+            if (withRepairs || _hosts.All(other => !other.IsPowered))
+            {
+                host.PowerOn();
+            }
+        }
+
+        for (var round = 0; round < MostRounds; round++)
+        {
+            foreach (var host in _hosts.Concat(_hosts))
+            {
+                await host.TickAsync();
+                CheckGuests($"a tick of {host.Name} in round {round} of the repair");
+            }
+
+            await CheckStoreAsync($"the ticks of round {round} of the repair", isRemoval: false);
+
+            var (vm, migration) = await StateAsync();
+            if (Running is { } running && migration is null && vm is { Quarantined: false, ResetWanted: false } && vm.Host == running.Name && running.Verified == vm.Generation)
+            {
+                Counts.Lifts += _hosts.Sum(host => host.Lifts);
+                return;
+            }
+
+            await RepairAsync(vm, migration);
+            await CheckAsync($"round {round} of the repair", isRemoval: true);
+        }
+
+        var (last, active) = await StateAsync();
+        Assert.Fail($"EF: no guest runs after {MostRounds} rounds: owner {last.Host}, quarantine {last.QuarantineReason}, migration {active?.State}; "
+            + string.Join("; ", _hosts.Select(host => $"{host.Name} powered {host.IsPowered}, VMM {host.Vmm?.View(false)} alive {host.Vmm?.IsAlive}, {host.Record}, sees {host.Desired} {host.Desired?.Migration}")));
+    }
+
+    private async Task RepairAsync(VmRow vm, MigrationRow? migration)
+    {
+        if (vm.Quarantined)
+        {
+            await EndQuarantineAsync(vm);
+        }
+        else if (migration is { State: MigrationStates.Granted, Lifted: true })
+        {
+            await CompleteAsync();
+        }
+        else if (migration is not null)
+        {
+            await ExpireAsync();
+            await AbortAsync();
+        }
+        else if (vm.Host is null || !Host(vm.Host).IsPowered)
+        {
+            await ExpireAsync();
+            var host = _hosts.First(host => host.IsPowered);
+            host.KillVmm();
+            await RebuildAsync(host);
+        }
+        else if (vm.ResetWanted || Host(vm.Host).Vmm is { IsAlive: true })
+        {
+            // It has a VMM, and yet no guest runs in it: its RAM is of no use.
+            Host(vm.Host).KillVmm();
+            await ResetAsync();
+        }
+        else if (Host(vm.Host) is var owner && owner.Record.MemoryInstance != vm.MemoryInstance && vm.PlacementEpoch == vm.MemoryInstance)
+        {
+            owner.StartVmm(isIncoming: false);
+        }
+        else
+        {
+            await ResetAsync();
+        }
+    }
+
+    private async Task EndQuarantineAsync(VmRow vm)
+    {
+        await ExpireAsync();
+        foreach (var host in _hosts.Where(host => !host.IsPowered))
+        {
+            await WriteAsync(scope => OverrideCommands.FenceAsync(scope, host.Name, "test", "test", _services.GetRequiredService<StatusBoard>()));
+        }
+
+        if ((await StateAsync()).Vm is { Quarantined: true, QuarantineReason: not QuarantineReasons.AwaitingStatements })
+        {
+            // The operator ends every process that might still hold RAM of the VM, and has it begin again.
+            foreach (var host in _hosts)
+            {
+                host.KillVmm();
+                await host.TickAsync();
+            }
+
+            await WriteAsync(scope => OverrideCommands.ReleaseAsync(scope, _vm, _hosts.First(host => host.IsPowered).Name, "test", "test"));
+        }
+    }
+
+    /// <summary>So that the next VM's run does not carry this one along.</summary>
+    public Task LeaveAsync() => WriteAsync(async scope =>
+    {
+        await scope.Db.Statements.Where(row => row.Vm == _vm).ExecuteDeleteAsync();
+        await scope.Db.Pages.Where(row => row.Vm == _vm).ExecuteDeleteAsync();
+        await scope.Db.Migrations.Where(row => row.Vm == _vm).ExecuteDeleteAsync();
+        await scope.Db.Placements.Where(row => row.Vm == _vm).ExecuteDeleteAsync();
+        await scope.Db.Vms.Where(row => row.Id == _vm).ExecuteDeleteAsync();
+        return true;
+    });
+}
