@@ -52,7 +52,7 @@ public sealed class FleetSimulationTests
                 }
 
                 await fleet.HealAsync(withRepairs: steps[0].Variant % 2 == 0);
-                await fleet.LeaveAsync();
+                await world.ForgetAsync($"vm-{round}");
                 counts.Add(fleet.Counts);
             },
             iter: Environment.GetEnvironmentVariable("FLEET_FULL") == "1" ? 20_000 : 500,

@@ -10,6 +10,9 @@ internal sealed partial class SimulatedFleet
 {
     /// <summary>The set at each generation that was seen in the store.</summary>
     private readonly Dictionary<long, List<long>> _generations = [];
+
+    /// <summary>The set at the moment in which each epoch began: no guest runs under it with one of these open.</summary>
+    private readonly Dictionary<long, List<long>> _epochs = [];
     private List<long> _set = [];
     private long _generation;
     private long _epoch;
@@ -30,8 +33,9 @@ internal sealed partial class SimulatedFleet
             _image = null;
             var wrong = _guest.Wrong(vmm.MemoryInstance, vmm.Ram, vmm.IsMarked).ToList();
             Assert.True(wrong.Count == 0, $"IT: the guest on {host.Name} reads what it did not write last, frames {string.Join(',', wrong)}, after {step}");
-            var open = _generations.GetValueOrDefault(host.Verified, []).Where(frame => !vmm.IsMarked(frame)).ToList();
-            Assert.True(open.Count == 0, $"I1: frames {string.Join(',', open)} of generation {host.Verified} are open on {host.Name}, after {step}");
+            var granted = _epochs.GetValueOrDefault(host.Record.Right, []).Intersect(_set);
+            var open = _generations.GetValueOrDefault(host.Verified, []).Union(granted).Where(frame => !vmm.IsMarked(frame)).ToList();
+            Assert.True(open.Count == 0, $"I1: frames {string.Join(',', open)} are open on {host.Name}, after {step}");
         }
     }
 
@@ -49,6 +53,11 @@ internal sealed partial class SimulatedFleet
         var owns = vm.Host is null ? open.Count == 0 : open is [var placement] && placement.Host == vm.Host && placement.PlacementEpoch == vm.PlacementEpoch;
         Assert.True(owns, $"I4: owner {vm.Host} and history disagree, after {step}");
         CheckGrant(await db.Migrations.Where(MigrationRow.Active).SingleOrDefaultAsync(row => row.Vm == _vm), vm, step);
+        if (vm.PlacementEpoch != _epoch)
+        {
+            _epochs[vm.PlacementEpoch] = pages;
+        }
+
         Counts.Resets += isAnew ? 1 : 0;
         Counts.Parks += vm.Host is null && vm.PlacementEpoch != _epoch ? 1 : 0;
         (_set, _generation, _epoch) = (pages, vm.Generation, vm.PlacementEpoch);

@@ -5,7 +5,6 @@ using Fleet.Contracts.Migrations;
 using Fleet.Contracts.Vms;
 using Fleet.Data.Entities;
 using Fleet.Data.Storage;
-using Microsoft.EntityFrameworkCore;
 using Microsoft.Extensions.DependencyInjection;
 
 namespace Fleet.Api.Tests.Simulation;
@@ -31,14 +30,7 @@ internal sealed partial class SimulatedFleet
 
         for (var round = 0; round < MostRounds; round++)
         {
-            foreach (var host in _hosts.Concat(_hosts))
-            {
-                await host.TickAsync();
-                CheckGuests($"a tick of {host.Name} in round {round} of the repair");
-            }
-
-            await CheckStoreAsync($"the ticks of round {round} of the repair", isRemoval: false);
-
+            await SettleAsync(round);
             var (vm, migration) = await StateAsync();
             if (Running is { } running && migration is null && vm is { Quarantined: false, ResetWanted: false } && vm.Host == running.Name && running.Verified == vm.Generation)
             {
@@ -53,6 +45,25 @@ internal sealed partial class SimulatedFleet
         var (last, active) = await StateAsync();
         Assert.Fail($"EF: no guest runs after {MostRounds} rounds: owner {last.Host}, quarantine {last.QuarantineReason}, migration {active?.State}; "
             + string.Join("; ", _hosts.Select(host => $"{host.Name} powered {host.IsPowered}, VMM {host.Vmm?.View(false)} alive {host.Vmm?.IsAlive}, {host.Record}, sees {host.Desired} {host.Desired?.Migration}")));
+    }
+
+    /// <summary>Until all agents have nothing more to say.</summary>
+    private async Task SettleAsync(int round)
+    {
+        var (before, quiet) = (-1L, 0);
+        while (quiet < 2)
+        {
+            foreach (var host in _hosts)
+            {
+                await host.TickAsync();
+                CheckGuests($"a tick of {host.Name} in round {round} of the repair");
+            }
+
+            var revision = await RevisionAsync();
+            (before, quiet) = (revision, revision == before ? quiet + 1 : 0);
+        }
+
+        await CheckStoreAsync($"the ticks of round {round} of the repair", isRemoval: false);
     }
 
     private async Task RepairAsync(VmRow vm, MigrationRow? migration)
@@ -80,7 +91,10 @@ internal sealed partial class SimulatedFleet
         else if (vm.ResetWanted || Host(vm.Host).Vmm is { IsAlive: true })
         {
             // It has a VMM, and yet no guest runs in it: its RAM is of no use.
-            Host(vm.Host).KillVmm();
+            var source = Host(vm.Host);
+            var isLost = vm.ResetWanted || source.Record.Vmm != source.Vmm!.Identity || source.Vmm.MemoryInstance != vm.MemoryInstance || !IsCurrent(source.Vmm);
+            Assert.True(isLost, $"EF: {vm.Host} has the guest with all its memory, and does not let it run: {source.Vmm!.View(false)} {source.Record}");
+            source.KillVmm();
             await ResetAsync();
         }
         else if (Host(vm.Host) is var owner && owner.Record.MemoryInstance != vm.MemoryInstance && vm.PlacementEpoch == vm.MemoryInstance)
@@ -113,15 +127,4 @@ internal sealed partial class SimulatedFleet
             await WriteAsync(scope => OverrideCommands.ReleaseAsync(scope, _vm, _hosts.First(host => host.IsPowered).Name, "test", "test"));
         }
     }
-
-    /// <summary>So that the next VM's run does not carry this one along.</summary>
-    public Task LeaveAsync() => WriteAsync(async scope =>
-    {
-        await scope.Db.Statements.Where(row => row.Vm == _vm).ExecuteDeleteAsync();
-        await scope.Db.Pages.Where(row => row.Vm == _vm).ExecuteDeleteAsync();
-        await scope.Db.Migrations.Where(row => row.Vm == _vm).ExecuteDeleteAsync();
-        await scope.Db.Placements.Where(row => row.Vm == _vm).ExecuteDeleteAsync();
-        await scope.Db.Vms.Where(row => row.Id == _vm).ExecuteDeleteAsync();
-        return true;
-    });
 }

@@ -110,6 +110,7 @@ internal sealed partial class SimulatedFleet
         var before = StoreEpochs.Of(await RevisionAsync());
         await PutBackAsync();
         _generations.Clear();
+        _epochs.Clear();
         Array.ForEach(_hosts, host => host.ForgetSent());
         if (isByVerb)
         {

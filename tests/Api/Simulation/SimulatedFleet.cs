@@ -38,12 +38,13 @@ internal sealed partial class SimulatedFleet : IDisposable
     public static async Task<SimulatedFleet> StartAsync(GateWorld world, string vm)
     {
         var fleet = new SimulatedFleet(world, vm);
-        await world.Api.Admin.CreateVmAsync(vm, "host-a");
         foreach (var host in fleet._hosts)
         {
             await host.TickAsync();
         }
 
+        await world.Api.Admin.CreateVmAsync(vm, "host-a");
+        await fleet._hosts[0].TickAsync();
         fleet._hosts[0].StartVmm(isIncoming: false);
         await fleet._hosts[0].TickAsync();
         Assert.True(fleet._hosts[0].Vmm!.IsRunning);

@@ -6,6 +6,7 @@ using Fleet.Contracts.Agents;
 using Fleet.Contracts.Migrations;
 using Fleet.Contracts.Vms;
 using Fleet.Data.Storage;
+using Fleet.Data.Writing;
 using Microsoft.EntityFrameworkCore;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Time.Testing;
@@ -179,6 +180,19 @@ public sealed class GateWorld : IAsyncDisposable
 
     public static IEnumerable<string?> Codes(JsonElement problem) =>
         problem.GetProperty("reasons").EnumerateArray().Select(reason => reason.GetProperty("code").GetString());
+
+    /// <summary>Takes all rows of a VM out, so that what comes next does not carry it along.</summary>
+    public Task ForgetAsync(string vm) => Api.Services.GetRequiredService<StoreWriter>().ExecuteAsync(
+        async scope =>
+        {
+            await scope.Db.Statements.Where(row => row.Vm == vm).ExecuteDeleteAsync();
+            await scope.Db.Pages.Where(row => row.Vm == vm).ExecuteDeleteAsync();
+            await scope.Db.Migrations.Where(row => row.Vm == vm).ExecuteDeleteAsync();
+            await scope.Db.Placements.Where(row => row.Vm == vm).ExecuteDeleteAsync();
+            await scope.Db.Vms.Where(row => row.Id == vm).ExecuteDeleteAsync();
+            return true;
+        },
+        CancellationToken.None);
 
     public ValueTask DisposeAsync() => Api.DisposeAsync();
 }
