@@ -13,6 +13,8 @@ public static class AgentServices
         services.AddSingleton<PushHub>();
         services.AddSingleton<DesiredReader>();
         services.AddSingleton<DesiredStream>();
+        services.AddSingleton<SnapshotAdmission>();
+        services.AddSingleton<StreamShutdown>();
         services.AddSingleton<Enforcement>();
         services.AddSingleton<ICommitObserver, CommitFanout>();
         services.AddHostedService<StatusSweep>();

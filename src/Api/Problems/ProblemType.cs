@@ -56,7 +56,7 @@ public static class ProblemTypes
     public static readonly ProblemType Internal = new("internal", 500, "The server failed; the fault is logged");
     public static readonly ProblemType StoreUnavailable = new("store-unavailable", 503, "The change could not be stored; nothing of it is");
     public static readonly ProblemType NotReady = new("not-ready", 503, "The store is not ready");
-
+    public static readonly ProblemType SnapshotsBusy = new("snapshots-busy", 503, "Too many streams wait for what they open with: ask again after Retry-After");
     public static readonly ProblemType Stopping = new("stopping", 503, "The server is stopping: ask again");
 
     /// <summary>For a status that the framework chose by itself.</summary>

@@ -141,7 +141,7 @@ public sealed partial class ControlPlaneService(
             {
                 LogRetry(what, ControlPlaneHttp.Explain(exception));
                 await RecoverAsync(exception, cancellationToken);
-                await Task.Delay(backoff.Next(), time, cancellationToken); // allowed: backoff
+                await Task.Delay(AtLeast(backoff.Next(), exception), time, cancellationToken); // allowed: backoff
             }
         }
     }
@@ -152,6 +152,7 @@ public sealed partial class ControlPlaneService(
         while (!cancellationToken.IsCancellationRequested)
         {
             TimeSpan? pause = null;
+            var asked = TimeSpan.Zero;
             var started = time.GetTimestamp();
             try
             {
@@ -161,6 +162,7 @@ public sealed partial class ControlPlaneService(
             {
                 LogRetry(what, ControlPlaneHttp.Explain(exception));
                 await RecoverAsync(exception, cancellationToken);
+                asked = AtLeast(TimeSpan.Zero, exception);
             }
 
             if (pause is not null || time.GetElapsedTime(started) > Lasting)
@@ -168,9 +170,14 @@ public sealed partial class ControlPlaneService(
                 backoff.Reset();
             }
 
-            await Task.Delay(pause ?? backoff.Next(), time, cancellationToken); // allowed: backoff
+            var wait = pause ?? backoff.Next();
+            await Task.Delay(wait > asked ? wait : asked, time, cancellationToken); // allowed: backoff
         }
     }
+
+    /// <summary>A server that asks for patience knows why: whoever comes sooner makes it worse.</summary>
+    private static TimeSpan AtLeast(TimeSpan pause, Exception exception) =>
+        exception is ControlPlaneException { RetryAfter: var asked } && asked > pause ? asked : pause;
 
     private async Task RecoverAsync(Exception exception, CancellationToken cancellationToken)
     {
