@@ -17,6 +17,8 @@ public static class AgentServices
         services.AddSingleton<StreamShutdown>();
         services.AddSingleton<Enforcement>();
         services.AddSingleton<ICommitObserver, CommitFanout>();
+        services.AddSingleton<Contests>();
         services.AddHostedService<StatusSweep>();
+        services.AddHostedService<ExpirySweep>();
     }
 }

@@ -28,6 +28,7 @@ public static class HeartbeatEndpoints
         HeartbeatRequest request,
         ClaimsPrincipal user,
         StatusBoard board,
+        Contests contests,
         DesiredIndex index,
         Admission admission,
         CancellationToken cancellationToken)
@@ -64,6 +65,7 @@ public static class HeartbeatEndpoints
             return new Problem(ProblemTypes.AgentSuperseded).ToResult();
         }
 
+        contests.Used(host, request.Incarnation);
         FleetMetrics.Heartbeats.Add(1);
         var differ = desired.Values.Where(vm => Differs(vm, known.GetValueOrDefault(vm.Vm))).Select(vm => vm.Vm);
         // Told of as well what it should not know any more: fetching it, the agent learns that it is gone.

@@ -44,6 +44,7 @@ public static class ProblemTypes
     public static readonly ProblemType CredentialReplaced = new("credential-replaced", 409, "The credential has been replaced by another one already");
     public static readonly ProblemType LastAdmin = new("last-admin", 409, "It is the last administrator's token: nobody could make another");
     public static readonly ProblemType AgentSuperseded = new("agent-superseded", 409, "A newer agent process has claimed this host");
+    public static readonly ProblemType HostContested = new("host-contested", 409, "Two agent processes claim this host in turn; this one is the other");
     public static readonly ProblemType StatementRequired = new("statement-required", 409, "After a restore from backup: claim the host again, and state what it holds");
     public static readonly ProblemType NotQuarantined = new("not-quarantined", 409, "There is no quarantine that this could end");
     public static readonly ProblemType SpoolGap = new("spool-gap", 409, "Reports before these are missing");
