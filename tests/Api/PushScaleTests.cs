@@ -49,7 +49,7 @@ public sealed class PushScaleTests
     public async Task Stream_WhoseClientStopsReading_IsGivenUp_AndNoOther()
     {
         var time = new FakeTimeProvider(DateTimeOffset.UnixEpoch.AddYears(60));
-        await using var api = await ApiHost.StartAsync(time: time);
+        await using var api = await ApiHost.StartAsync(time: time, args: ["--Fleet:StreamLifetime=1.00:00:00"]);
         var stalled = await (await api.EnrolAsync("host-a")).ClaimAsync();
         var reading = await (await api.EnrolAsync("host-b")).ClaimAsync();
         await CreateLargeAsync(api, "vm-1", "host-a");
@@ -71,6 +71,7 @@ public sealed class PushScaleTests
             time.Advance(TimeSpan.FromSeconds(30));
         }
 
+        Assert.Contains("fleet_push_streams_ended{why=\"stalled\"}", await api.Admin.GetStringAsync(new Uri("/metrics", UriKind.Relative)), StringComparison.Ordinal);
         Assert.False(other.IsCompleted);
         await stop.CancelAsync();
         await other;

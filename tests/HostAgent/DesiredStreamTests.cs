@@ -86,6 +86,8 @@ public sealed class DesiredStreamTests
         await using var agent = await StartAsync();
         var refused = await Assert.ThrowsAsync<ControlPlaneException>(() => server.Connect(agent, TimeProvider.System).FollowAsync(1, TestContext.Current.CancellationToken));
         Assert.Equal((HttpStatusCode.ServiceUnavailable, TimeSpan.FromSeconds(kept)), (refused.Status, refused.RetryAfter));
+        Assert.Equal(TimeSpan.FromSeconds(kept), Backoff.AtLeast(TimeSpan.FromSeconds(1), refused));
+        Assert.Equal(TimeSpan.FromHours(1), Backoff.AtLeast(TimeSpan.FromHours(1), refused));
     }
 
     [Fact]

@@ -141,7 +141,7 @@ public sealed partial class ControlPlaneService(
             {
                 LogRetry(what, ControlPlaneHttp.Explain(exception));
                 await RecoverAsync(exception, cancellationToken);
-                await Task.Delay(AtLeast(backoff.Next(), exception), time, cancellationToken); // allowed: backoff
+                await Task.Delay(Backoff.AtLeast(backoff.Next(), exception), time, cancellationToken); // allowed: backoff
             }
         }
     }
@@ -162,7 +162,7 @@ public sealed partial class ControlPlaneService(
             {
                 LogRetry(what, ControlPlaneHttp.Explain(exception));
                 await RecoverAsync(exception, cancellationToken);
-                asked = AtLeast(TimeSpan.Zero, exception);
+                asked = Backoff.AtLeast(TimeSpan.Zero, exception);
             }
 
             if (pause is not null || time.GetElapsedTime(started) > Lasting)
@@ -174,10 +174,6 @@ public sealed partial class ControlPlaneService(
             await Task.Delay(wait > asked ? wait : asked, time, cancellationToken); // allowed: backoff
         }
     }
-
-    /// <summary>A server that asks for patience knows why: whoever comes sooner makes it worse.</summary>
-    private static TimeSpan AtLeast(TimeSpan pause, Exception exception) =>
-        exception is ControlPlaneException { RetryAfter: var asked } && asked > pause ? asked : pause;
 
     private async Task RecoverAsync(Exception exception, CancellationToken cancellationToken)
     {
