@@ -49,6 +49,7 @@ namespace Fleet.Contracts;
 [JsonSerializable(typeof(DesiredVmRemoved))]
 [JsonSerializable(typeof(SnapshotBegin))]
 [JsonSerializable(typeof(SnapshotEnd))]
+[JsonSerializable(typeof(Unchanged))]
 [JsonSerializable(typeof(Bookmark))]
 [JsonSerializable(typeof(MigrationRequest))]
 [JsonSerializable(typeof(MigrationResource))]

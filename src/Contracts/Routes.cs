@@ -47,7 +47,12 @@ public static class Routes
 
     public static string Claim(string host) => $"/v1/hosts/{host}/claim";
 
-    public static string Desired(string host, long incarnation) => FormattableString.Invariant($"/v1/hosts/{host}/desired?incarnation={incarnation}");
+    /// <param name="holds">What the agent holds, as <see cref="Agents.DesiredDigest"/>; null where it does not say.</param>
+    public static string Desired(string host, long incarnation, string? holds = null) =>
+        FormattableString.Invariant($"/v1/hosts/{host}/desired?incarnation={incarnation}{(holds is null ? string.Empty : "&holds=" + holds)}");
+
+    /// <summary>Header of the stream: about how often an idle one carries a bookmark, as duration text.</summary>
+    public const string BookmarkInterval = "Fleet-Bookmark-Interval";
 
     public static string DesiredVm(string host, string vm) => $"/v1/hosts/{host}/desired/{vm}";
 

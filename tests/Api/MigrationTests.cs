@@ -167,8 +167,8 @@ public sealed class MigrationTests
         var hub = services.GetRequiredService<PushHub>();
         var source = new DesiredFeed(hub.Subscribe("host-a", 1), services.GetRequiredService<StoreContexts>(), services.GetRequiredService<DesiredReader>());
         var target = new DesiredFeed(hub.Subscribe("host-b", 1), services.GetRequiredService<StoreContexts>(), services.GetRequiredService<DesiredReader>());
-        await source.SnapshotAsync(CancellationToken.None);
-        await target.SnapshotAsync(CancellationToken.None);
+        await source.OpenAsync(null, CancellationToken.None);
+        await target.OpenAsync(null, CancellationToken.None);
 
         await world.BeginAsync();
         Assert.Equal(("vm", "vm"), await NextAsync());

@@ -97,7 +97,7 @@ public sealed class PushTests
         for (var connection = 0; connection < 5; connection++)
         {
             using var cut = new CancellationTokenSource();
-            await foreach (var (_, count) in StreamAsync(agent, new DesiredView(), cut))
+            await foreach (var (_, count) in agent.StreamAsync( new DesiredView(), cut))
             {
                 if (count > 10 * connection || Array.TrueForAll(writers, writer => writer.IsCompleted))
                 {
@@ -115,7 +115,7 @@ public sealed class PushTests
 
         var view = new DesiredView();
         using var stop = new CancellationTokenSource(TimeSpan.FromSeconds(30));
-        await foreach (var (name, _) in StreamAsync(agent, view, stop))
+        await foreach (var (name, _) in agent.StreamAsync( view, stop))
         {
             if (name is not (DesiredEvents.SnapshotBegin or DesiredEvents.Vm) && view.Vms.Count == 3
                 && truth.TrueForAll(vm => view.Vms[vm.Vm].Generation == vm.Generation))
@@ -136,7 +136,7 @@ public sealed class PushTests
         var view = new DesiredView();
         var names = new List<string>();
         using var stop = new CancellationTokenSource(TimeSpan.FromSeconds(30));
-        await foreach (var (name, _) in StreamAsync(agent, view, stop))
+        await foreach (var (name, _) in agent.StreamAsync( view, stop))
         {
             names.Add(name);
             switch (name)
@@ -167,7 +167,7 @@ public sealed class PushTests
         var agent = await (await api.EnrolAsync(Host)).ClaimAsync();
         var old = agent.Incarnation;
         using var stop = new CancellationTokenSource(TimeSpan.FromSeconds(30));
-        await foreach (var (name, _) in StreamAsync(agent, new DesiredView(), stop))
+        await foreach (var (name, _) in agent.StreamAsync( new DesiredView(), stop))
         {
             if (name == DesiredEvents.SnapshotEnd)
             {
@@ -187,7 +187,7 @@ public sealed class PushTests
         var agent = await (await api.EnrolAsync(Host)).ClaimAsync();
         using var stop = new CancellationTokenSource(TimeSpan.FromSeconds(30));
         Task? stopping = null;
-        await foreach (var (name, _) in StreamAsync(agent, new DesiredView(), stop))
+        await foreach (var (name, _) in agent.StreamAsync( new DesiredView(), stop))
         {
             stopping ??= api.StopAsync();
         }
@@ -204,7 +204,7 @@ public sealed class PushTests
         long before = 0;
         var view = new DesiredView();
         using var stop = new CancellationTokenSource(TimeSpan.FromSeconds(30));
-        await foreach (var (name, _) in StreamAsync(agent, view, stop))
+        await foreach (var (name, _) in agent.StreamAsync( view, stop))
         {
             if (name == DesiredEvents.SnapshotEnd)
             {
@@ -217,47 +217,6 @@ public sealed class PushTests
         }
 
         Assert.Equal(before, view.Revision);
-    }
-
-    private static async IAsyncEnumerable<(string Name, int Count)> StreamAsync(TestAgent agent, DesiredView view, CancellationTokenSource stop)
-    {
-        using var response = await agent.Client.GetAsync(
-            new Uri(Routes.Desired(agent.Host, agent.Incarnation), UriKind.Relative), HttpCompletionOption.ResponseHeadersRead, stop.Token);
-        Assert.Equal("text/event-stream", response.Content.Headers.ContentType?.MediaType);
-        using var reader = new StreamReader(await response.Content.ReadAsStreamAsync(stop.Token));
-        var count = 0;
-        string? name = null, id = null;
-        while (true)
-        {
-            string? line;
-            try
-            {
-                line = await reader.ReadLineAsync(stop.Token);
-            }
-            catch (Exception exception) when (exception is OperationCanceledException or IOException)
-            {
-                yield break;
-            }
-
-            if (line is null)
-            {
-                yield break;
-            }
-
-            if (line.StartsWith("event: ", StringComparison.Ordinal))
-            {
-                name = line[7..];
-            }
-            else if (line.StartsWith("id: ", StringComparison.Ordinal))
-            {
-                id = line[4..];
-            }
-            else if (line.StartsWith("data: ", StringComparison.Ordinal))
-            {
-                view.Apply(name!, line[6..], long.Parse(id!, System.Globalization.CultureInfo.InvariantCulture));
-                yield return (name!, ++count);
-            }
-        }
     }
 
     private static void AddFanout(IServiceCollection services, PushHub hub)
@@ -301,6 +260,7 @@ public sealed class PushTests
         private DesiredFeed? _feed;
         private bool _hasSnapshot;
         private DesiredView _view = new();
+        private DesiredView _held = new();
 
         public async Task DoAsync(Act act, int vm, int number)
         {
@@ -414,13 +374,17 @@ public sealed class PushTests
 
             _subscriber = hub.Subscribe(host, 1);
             _feed = new DesiredFeed(_subscriber, store.Contexts, reader);
+            _held = _hasSnapshot ? _view : _held;
             _hasSnapshot = false;
             _view = new DesiredView();
         }
 
         private async Task SnapshotAsync()
         {
-            Apply(await _feed!.SnapshotAsync(CancellationToken.None));
+            // As an agent that comes back does: it says what it held when its last stream broke off.
+            var opening = await _feed!.OpenAsync(DesiredDigest.Compute(_held.Vms.Values), CancellationToken.None);
+            _view = opening[0].Event == DesiredEvents.Unchanged ? _held : _view;
+            Apply(opening);
             _hasSnapshot = true;
         }
 

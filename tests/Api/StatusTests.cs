@@ -80,8 +80,12 @@ public sealed class StatusTests
         var other = await (await api.EnrolAsync("host-b")).ClaimAsync();
         await api.Admin.CreateVmAsync("vm-1", "host-a");
         var desired = await mine.DesiredAsync("vm-1");
-        await other.BeatAsync(new VmStatus("vm-1", desired.MemoryInstance, desired.Generation, desired.Generation, desired.Digest, "armed", null, []));
+        var response = await other.BeatAsync(new VmStatus("vm-1", desired.MemoryInstance, desired.Generation, desired.Generation, desired.Digest, "armed", null, []));
         Assert.Equal("unknown", await EnforcementAsync(api));
+
+        // It is to fetch the VM: the answer to that is that it does not concern it.
+        Assert.Equal(["vm-1"], (await response.ReadAsync(FleetJson.Default.HeartbeatResult)).Refetch);
+        await (await other.Client.GetAsync(new Uri(Routes.DesiredVm("host-b", "vm-1"), UriKind.Relative))).ProblemAsync(HttpStatusCode.NotFound, "unknown-vm");
     }
 
     [Fact]

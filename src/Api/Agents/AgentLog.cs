@@ -17,4 +17,19 @@ internal static partial class AgentLog
 
     [LoggerMessage(2204, LogLevel.Debug, "Desired-state stream of host {Host}, incarnation {Incarnation}, ended: {Why}")]
     public static partial void StreamEnded(ILogger logger, string host, long incarnation, string why);
+
+    [LoggerMessage(2205, LogLevel.Information, "Stopping: {Streams} desired-state streams end, and their agents are asked to come back over {Window} s")]
+    public static partial void StreamsStopping(ILogger logger, int streams, double window);
+
+    [LoggerMessage(2206, LogLevel.Error, "{Silent} of {Online} online hosts fell silent at one time: more likely this process, or the network before it, than they. They stay online, though nothing of theirs counts as armed, for up to {Limit} s")]
+    public static partial void ExpiryBraked(ILogger logger, int silent, int online, double limit);
+
+    [LoggerMessage(2207, LogLevel.Warning, "{Silent} hosts that the brake on mass expiry held are still silent: they are unknown from now on")]
+    public static partial void BrakeReleased(ILogger logger, int silent);
+
+    [LoggerMessage(2208, LogLevel.Error, "Host {Host} is contested: two agent processes claim it in turn, as after a copy of a state folder. Incarnation {Holder} keeps it; stop the other, or revoke the credential and enrol the right one")]
+    public static partial void HostContested(ILogger logger, string host, long holder);
+
+    [LoggerMessage(2209, LogLevel.Information, "Host {Host} is no longer contested: {Why}")]
+    public static partial void ContestEnded(ILogger logger, string host, string why);
 }

@@ -13,8 +13,12 @@ public static class AgentServices
         services.AddSingleton<PushHub>();
         services.AddSingleton<DesiredReader>();
         services.AddSingleton<DesiredStream>();
+        services.AddSingleton<SnapshotAdmission>();
+        services.AddSingleton<StreamShutdown>();
         services.AddSingleton<Enforcement>();
         services.AddSingleton<ICommitObserver, CommitFanout>();
+        services.AddSingleton<Contests>();
         services.AddHostedService<StatusSweep>();
+        services.AddHostedService<ExpirySweep>();
     }
 }

@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Security.Claims;
 using System.Text.Json;
 using Fleet.Api.Agents.Push;
@@ -17,6 +18,9 @@ namespace Fleet.Api.Agents;
 
 public static class ClaimEndpoints
 {
+    private const string Contested =
+        "Another agent process with this host's credential holds the host: was the state folder copied? Stop one of the two; if the wrong one holds it, revoke the credential and enrol the right one.";
+
     private const int MaximumText = 200;
     private const int MaximumCapabilities = 200;
 
@@ -28,14 +32,18 @@ public static class ClaimEndpoints
             .WithSummary("Take over the host as a new agent process")
             .WithDescription("Every claim supersedes the one before: its streams end, its heartbeats and reports are refused with `agent-superseded`. "
                 + "`highestSeen` and `lastIncarnation` from the future prove that the database was put back from a backup: then a new store epoch begins. "
-                + "With `statementRequired` the agent promises that store epoch, durably, and states what it holds before anything else.")
-            .WithProblems(ProblemTypes.InvalidId, ProblemTypes.InvalidRequest, ProblemTypes.MalformedBody);
+                + "With `statementRequired` the agent promises that store epoch, durably, and states what it holds before anything else. "
+                + "A claim that shows an older `lastIncarnation` than has been used is of another copy of the state folder; the second within 10 minutes makes the host "
+                + "contested, and such claims are refused with `host-contested` and `Retry-After`, until the host is enrolled anew or one of the two is silent for 2 minutes.")
+            .WithProblems(ProblemTypes.InvalidId, ProblemTypes.InvalidRequest, ProblemTypes.MalformedBody, ProblemTypes.HostContested);
 
     private static async Task<Results<Ok<ClaimResult>, ProblemHttpResult>> ClaimAsync(
         string host,
         ClaimRequest request,
         ClaimsPrincipal user,
         StoreWriter writer,
+        HttpContext http,
+        Contests contests,
         StatusBoard board,
         PushHub hub,
         StoreRestore restore,
@@ -45,6 +53,18 @@ public static class ClaimEndpoints
         if (Validate(request) is { } invalid)
         {
             return invalid.ToResult();
+        }
+
+        var verdict = contests.Judge(host, request.LastIncarnation);
+        if (verdict != ClaimVerdict.Admit)
+        {
+            if (verdict == ClaimVerdict.Began)
+            {
+                await BeginContestAsync(host, user.Actor(), writer, logger, cancellationToken);
+            }
+
+            http.Response.Headers.RetryAfter = Random.Shared.Next(5, 15).ToString(CultureInfo.InvariantCulture);
+            return new Problem(ProblemTypes.HostContested, Contested).ToResult();
         }
 
         var outcome = await writer.ExecuteAsync(scope => TakeOverAsync(scope, host, request, user.Actor(), restore), cancellationToken);
@@ -58,6 +78,19 @@ public static class ClaimEndpoints
         hub.EndOlder(host, incarnation);
         AgentLog.HostClaimed(logger, host, incarnation, request.AgentVersion, request.Kernel);
         return TypedResults.Ok(new ClaimResult(incarnation, DurationText.Format(board.Interval), StoreEpochs.Of(incarnation), statementRequired));
+    }
+
+    private static async Task BeginContestAsync(string host, string actor, StoreWriter writer, ILogger logger, CancellationToken cancellationToken)
+    {
+        var holder = await writer.ExecuteAsync(
+            async scope =>
+            {
+                var row = (await scope.Db.Hosts.FindAsync(host))!;
+                row.Version = scope.Change(ChangeKinds.HostContested, ChangeResources.Host(host), actor, Contests.Reason);
+                return row.Incarnation ?? 0;
+            },
+            cancellationToken);
+        AgentLog.HostContested(logger, host, holder);
     }
 
     private static async Task<Outcome<Claimed>> TakeOverAsync(WriteScope scope, string host, ClaimRequest request, string actor, StoreRestore restore)

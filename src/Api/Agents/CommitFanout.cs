@@ -17,7 +17,7 @@ public sealed class CommitFanout(DesiredIndex index, StatusBoard board, PushHub 
         {
             _storeEpoch = StoreEpochs.Of(revision);
             index.InvalidateAll();
-            hub.EndAll();
+            hub.EndAll("store-epoch");
         }
 
         foreach (var (host, vm) in touched)

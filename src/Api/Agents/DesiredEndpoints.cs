@@ -25,9 +25,13 @@ public static class DesiredEndpoints
                 "Server-sent events. First a snapshot that replaces what the agent knows: `snapshot-begin`, a `vm` for each VM, `snapshot-end`. "
                 + "Then `delta` (applies only where `from` is the local generation; else fetch the VM), `vm` (replaces one VM), `vm-removed` "
                 + "(it no longer concerns this host; absence never disarms) and `bookmark` (keepalive). The data of each is a JSON object, its id the revision it was read at. "
-                + "The stream ends when a newer agent process claims the host, after about an hour, and when the server stops: open another after `retry`.")
+                + "Where `holds` tells exactly what the snapshot would, one `unchanged` {revision, digest} comes in its place. "
+                + "The stream ends when a newer agent process claims the host, after about an hour, when its client does not read, and when the server stops: "
+                + "open another after the last `retry`, which then spreads the agents out. About every `Fleet-Bookmark-Interval` (a header) something comes; "
+                + "a stream that is silent for several of these is dead. 503 with `Retry-After`: too many streams are being opened.")
             .Produces<string>(StatusCodes.Status200OK, "text/event-stream")
-            .WithProblems(ProblemTypes.InvalidId, ProblemTypes.InvalidRequest, ProblemTypes.AgentSuperseded, ProblemTypes.StatementRequired);
+            .WithProblems(ProblemTypes.InvalidId, ProblemTypes.InvalidRequest, ProblemTypes.AgentSuperseded, ProblemTypes.StatementRequired,
+                ProblemTypes.SnapshotsBusy);
 
         routes.MapGet("/hosts/{host}/desired/{vm}", GetAsync)
             .RequireOwnAgent()
@@ -40,16 +44,26 @@ public static class DesiredEndpoints
     private static async Task StreamAsync(
         string host,
         [Description("As the claim answered.")] string? incarnation,
+        [Description("What the agent holds: SHA-256, in lower-case hex, over the JSON of each VM's desired state and a line feed, by id. Left out: a snapshot.")] string? holds,
         HttpContext http,
         PushHub hub,
         Admission admission,
         DesiredStream stream)
     {
+        var errors = new ValidationErrors();
         if (!long.TryParse(incarnation, NumberStyles.None, CultureInfo.InvariantCulture, out var number))
         {
-            var errors = new ValidationErrors();
             errors.Add("incarnation", "The number that the claim answered.");
-            await errors.ToProblem()!.WriteAsync(http);
+        }
+
+        if (holds is not null && !DesiredDigest.IsValid(holds))
+        {
+            errors.Add("holds", "64 hexadecimal digits, in lower case.");
+        }
+
+        if (errors.TryGetProblem(out var invalid))
+        {
+            await invalid.WriteAsync(http);
             return;
         }
 
@@ -64,9 +78,7 @@ public static class DesiredEndpoints
             }
 
             hub.EndOthers(subscriber);
-            http.Response.ContentType = "text/event-stream";
-            http.Response.Headers.CacheControl = "no-store";
-            await stream.RunAsync(subscriber, http);
+            await stream.RunAsync(subscriber, holds, http);
         }
         finally
         {

@@ -18,7 +18,7 @@ public static class HeartbeatEndpoints
             .WithName("SendHeartbeat")
             .WithTags("Agents")
             .WithSummary("Say what is armed on the host")
-            .WithDescription("Kept in memory. The answer names the VMs whose generation or set differs from the control plane's: fetch those whole.")
+            .WithDescription("Kept in memory. The answer names the VMs whose generation or set differs from the control plane's, and those that do not concern the host: fetch those whole.")
             .WithMetadata(new RequestSizeLimit(16 * 1024 * 1024))
             .WithProblems(ProblemTypes.InvalidId, ProblemTypes.InvalidRequest, ProblemTypes.MalformedBody, ProblemTypes.AgentSuperseded,
                 ProblemTypes.StatementRequired);
@@ -28,6 +28,7 @@ public static class HeartbeatEndpoints
         HeartbeatRequest request,
         ClaimsPrincipal user,
         StatusBoard board,
+        Contests contests,
         DesiredIndex index,
         Admission admission,
         CancellationToken cancellationToken)
@@ -64,8 +65,12 @@ public static class HeartbeatEndpoints
             return new Problem(ProblemTypes.AgentSuperseded).ToResult();
         }
 
+        contests.Used(host, request.Incarnation);
         FleetMetrics.Heartbeats.Add(1);
-        var refetch = desired.Values.Where(vm => Differs(vm, known.GetValueOrDefault(vm.Vm))).Select(vm => vm.Vm).Order(StringComparer.Ordinal);
+        var differ = desired.Values.Where(vm => Differs(vm, known.GetValueOrDefault(vm.Vm))).Select(vm => vm.Vm);
+        // Told of as well what it should not know any more: fetching it, the agent learns that it is gone.
+        var gone = request.Vms.Select(vm => vm.Vm).Where(vm => !desired.ContainsKey(vm));
+        var refetch = differ.Concat(gone).Order(StringComparer.Ordinal);
         return TypedResults.Ok(new HeartbeatResult(DurationText.Format(board.Interval), [.. refetch]));
     }
 

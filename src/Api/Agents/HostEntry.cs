@@ -11,6 +11,7 @@ public sealed class HostEntry
     private long? _incarnation;
     private long _seenAt;
     private bool _heard;
+    private bool _expired;
     private string _stateBefore = HostStates.Offline;
     private TimeSpan _interval;
 
@@ -88,24 +89,49 @@ public sealed class HostEntry
         return true;
     }
 
-    public string StateAt(long now)
+    /// <param name="notBefore">Nobody expires before this.</param>
+    /// <param name="mayBeHeld">Whether it counts as online until <see cref="Expire"/> was called.</param>
+    public string StateAt(long now, long notBefore, bool mayBeHeld)
     {
         lock (_lock)
         {
-            var silent = now - _seenAt;
             if (!_heard && _stateBefore == HostStates.Offline)
             {
                 return HostStates.Offline;
             }
 
-            return silent >= 12 * _interval.TotalMilliseconds ? HostStates.Offline
-                : silent >= 3 * _interval.TotalMilliseconds ? HostStates.Unknown
-                : _heard ? HostStates.Online
-                : _stateBefore;
+            return !IsSilent(now, notBefore) ? IsOnlineUntilSilent ? HostStates.Online : _stateBefore
+                : mayBeHeld && IsOnlineUntilSilent && !_expired ? HostStates.Online
+                : now - _seenAt >= 12 * _interval.TotalMilliseconds ? HostStates.Offline
+                : HostStates.Unknown;
         }
     }
 
-    /// <summary>What the agent last said of a VM; null when it said nothing, or said it too long ago.</summary>
+    /// <summary>Whether it is online, or would be but for its silence, which <see cref="Expire"/> has not been called for yet.</summary>
+    public (bool IsOnline, bool IsDue) ExpiryAt(long now, long notBefore)
+    {
+        lock (_lock)
+        {
+            var isSilent = IsSilent(now, notBefore);
+            return (IsOnlineUntilSilent && !(isSilent && _expired), IsOnlineUntilSilent && isSilent && !_expired);
+        }
+    }
+
+    /// <summary>It is online no more, unless it was heard in the meantime.</summary>
+    public void Expire(long now, long notBefore)
+    {
+        lock (_lock)
+        {
+            _expired = IsSilent(now, notBefore);
+        }
+    }
+
+    private bool IsOnlineUntilSilent => _heard || _stateBefore == HostStates.Online;
+
+    /// <summary>
+    /// What the agent last said of a VM; null when it said nothing, or said it too long ago. Evidence has an age of its own: neither the
+    /// grace after a start nor the brake on mass expiry makes it last longer.
+    /// </summary>
     public VmStatus? StatusOf(string vm, long now)
     {
         lock (_lock)
@@ -114,10 +140,13 @@ public sealed class HostEntry
         }
     }
 
+    private bool IsSilent(long now, long notBefore) => now >= notBefore && now - _seenAt >= 3 * _interval.TotalMilliseconds;
+
     private void Hear(long now, TimeSpan interval)
     {
         _seenAt = now;
         _heard = true;
+        _expired = false;
         _interval = interval;
     }
 }

@@ -6,24 +6,25 @@ using Microsoft.EntityFrameworkCore;
 namespace Fleet.Api.Agents;
 
 /// <summary>
-/// Carries to the database the little of the status board that belongs there: transitions, and, once a minute, when each
-/// host was last heard.
+/// Carries to the database the little of the status board that belongs there: transitions, contests that ended and, about once a minute, when
+/// each host was last heard. At most one transaction a second however large the fleet, and none that keeps the writer from others for long.
 /// </summary>
-public sealed class StatusSweep(StatusBoard board, StoreContexts contexts, StoreWriter writer, TimeProvider time, ILogger<StatusSweep> logger)
-    : BackgroundService
+public sealed class StatusSweep(
+    StatusBoard board, Contests contests, StoreContexts contexts, StoreWriter writer, TimeProvider time, ILogger<StatusSweep> logger) : BackgroundService
 {
+    private const int MostAtOnce = 500;
     private static readonly TimeSpan Period = TimeSpan.FromSeconds(1);
     private static readonly TimeSpan LastSeenPeriod = TimeSpan.FromMinutes(1);
-    private Dictionary<string, string> _written = [];
-    private long _lastSeenAt;
+    private readonly Dictionary<string, Written> _written = [];
 
     public override async Task StartAsync(CancellationToken cancellationToken)
     {
         await using var db = contexts.OpenReader();
-        foreach (var row in await db.Hosts.ToListAsync(cancellationToken))
+        var rows = await db.Hosts.ToListAsync(cancellationToken);
+        board.Restore(rows);
+        foreach (var row in rows)
         {
-            board.Restore(row);
-            _written[row.Id] = row.State;
+            _written[row.Id] = new Written(row.State, row.LastSeenAt ?? 0);
         }
 
         await base.StartAsync(cancellationToken);
@@ -47,33 +48,51 @@ public sealed class StatusSweep(StatusBoard board, StoreContexts contexts, Store
 
     private async Task SweepAsync(CancellationToken cancellationToken)
     {
-        var now = time.GetUtcNow().ToUnixTimeMilliseconds();
-        var hosts = board.All().ToList();
-        var changed = hosts.Where(host => _written.GetValueOrDefault(host.Host) != host.State).ToList();
-        var lastSeenDue = now - _lastSeenAt >= LastSeenPeriod.TotalMilliseconds;
-        if (changed.Count == 0 && !lastSeenDue)
+        var hosts = board.All().Select(host => (Host: host, Before: _written.GetValueOrDefault(host.Host, Written.Nothing))).ToList();
+        var changed = hosts.Where(host => host.Before.State != host.Host.State).Take(MostAtOnce).Select(host => host.Host).ToList();
+        var due = hosts
+            .Where(host => host.Host.HeardAt is { } heard && heard - host.Before.SeenAt >= LastSeenPeriod.TotalMilliseconds)
+            .OrderBy(host => host.Before.SeenAt)
+            .Take(MostAtOnce)
+            .Select(host => host.Host);
+        var seen = changed.Union(due).ToList();
+        var ended = contests.Ended();
+        if (seen.Count == 0 && ended.Count == 0)
         {
             return;
         }
 
-        var transitions = await writer.ExecuteAsync(scope => WriteAsync(scope, changed, lastSeenDue ? hosts : changed), cancellationToken);
-        _written = hosts.ToDictionary(host => host.Host, host => host.State);
-        _lastSeenAt = lastSeenDue ? now : _lastSeenAt;
+        var transitions = await writer.ExecuteAsync(scope => WriteAsync(scope, changed, seen, ended), cancellationToken);
+        foreach (var (host, state, heardAt) in seen)
+        {
+            var before = _written.GetValueOrDefault(host, Written.Nothing);
+            _written[host] = new Written(changed.Exists(item => item.Host == host) ? state : before.State, heardAt ?? before.SeenAt);
+        }
+
+        contests.Forget(ended);
         foreach (var (host, from, to) in transitions)
         {
             AgentLog.HostState(logger, host, from, to);
+        }
+
+        foreach (var (host, why) in ended)
+        {
+            AgentLog.ContestEnded(logger, host, why);
         }
     }
 
     private static async Task<List<(string Host, string From, string To)>> WriteAsync(
         WriteScope scope,
         List<(string Host, string State, long? HeardAt)> changed,
-        List<(string Host, string State, long? HeardAt)> seen)
+        List<(string Host, string State, long? HeardAt)> seen,
+        IReadOnlyList<(string Host, string Why)> ended)
     {
+        var ids = seen.Select(host => host.Host).Union(ended.Select(item => item.Host)).ToArray();
+        var rows = await scope.Db.Hosts.Where(row => EF.Parameter(ids).Contains(row.Id)).ToDictionaryAsync(row => row.Id, StringComparer.Ordinal);
         var transitions = new List<(string, string, string)>();
         foreach (var (host, state, _) in changed)
         {
-            if (await scope.Db.Hosts.FindAsync(host) is { } row && row.State != state)
+            if (rows.GetValueOrDefault(host) is { } row && row.State != state)
             {
                 transitions.Add((host, row.State, state));
                 row.Version = scope.Change(ChangeKinds.HostState, ChangeResources.Host(host), "system", state);
@@ -83,12 +102,25 @@ public sealed class StatusSweep(StatusBoard board, StoreContexts contexts, Store
 
         foreach (var (host, _, heardAt) in seen)
         {
-            if (heardAt is not null && await scope.Db.Hosts.FindAsync(host) is { } row)
+            if (heardAt is not null && rows.GetValueOrDefault(host) is { } row)
             {
                 row.LastSeenAt = heardAt;
             }
         }
 
+        foreach (var (host, why) in ended)
+        {
+            if (rows.GetValueOrDefault(host) is { } row)
+            {
+                row.Version = scope.Change(ChangeKinds.HostContestEnded, ChangeResources.Host(host), "system", why);
+            }
+        }
+
         return transitions;
+    }
+
+    private readonly record struct Written(string? State, long SeenAt)
+    {
+        public static readonly Written Nothing = new(null, 0);
     }
 }

@@ -14,7 +14,7 @@ namespace Fleet.Api.Hosts;
 /// <param name="Labels">All of them must be there, with these values.</param>
 public sealed record HostFilter(string? State, bool? Drained, IReadOnlyList<KeyValuePair<string, string>> Labels);
 
-public sealed class HostReader(StoreContexts contexts, StatusBoard board)
+public sealed class HostReader(StoreContexts contexts, StatusBoard board, Contests contests)
 {
     public async Task<HostResource?> FindAsync(string host, CancellationToken cancellationToken)
     {
@@ -75,7 +75,8 @@ public sealed class HostReader(StoreContexts contexts, StatusBoard board)
             row.Drained,
             item.Vms,
             row.Version,
-            Quarantine.StateOf(row, counter));
+            Quarantine.StateOf(row, counter),
+            contests.ReasonOf(row.Id));
     }
 
     private sealed record HostWithVms(HostRow Row, int Vms);

@@ -12,6 +12,12 @@ internal static class FleetMetrics
     public static readonly UpDownCounter<int> Streams = FleetMeter.Meter.CreateUpDownCounter<int>(
         "push.streams", null, "Open desired-state streams.");
 
+    public static readonly Counter<int> Openings = FleetMeter.Meter.CreateCounter<int>(
+        "push.openings", null, "What desired-state streams opened with: snapshot or unchanged; refused where too many waited for theirs.");
+
+    public static readonly Counter<int> StreamsEnded = FleetMeter.Meter.CreateCounter<int>(
+        "push.streams.ended", null, "Desired-state streams that ended, by why.");
+
     public static readonly Histogram<double> GateLatency = FleetMeter.Meter.CreateHistogram<double>(
         "gate.latency.seconds", "s", "From the switchover to the permit, in seconds.");
 

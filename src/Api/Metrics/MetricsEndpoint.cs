@@ -49,6 +49,7 @@ public sealed class MetricsRegistry(StatusBoard board) : IHostedService, IDispos
         _board.CreateObservableGauge(
             "agents", () => States.Select(state => new Measurement<int>(board.All().Count(host => host.State == state), new KeyValuePair<string, object?>("state", state))),
             null, "Hosts by the state of their agent.");
+        _board.CreateObservableGauge("agents.held", () => board.Held, null, "Hosts that fell silent at one time and that the brake on mass expiry holds online.");
         _listening = MeterAdapter.StartListening(new MeterAdapterOptions
         {
             Registry = _registry,

@@ -11,12 +11,17 @@ internal static class EarlyChecks
 {
     private const string Marker = "policy.marker.memfd";
 
-    public static List<GateReason> Of(HostRow target, VmAttach attach)
+    public static List<GateReason> Of(HostRow target, VmAttach attach, string? contested)
     {
         var reasons = new List<GateReason>();
         if (target.Drained)
         {
             reasons.Add(new GateReason("target-drained"));
+        }
+
+        if (contested is not null)
+        {
+            reasons.Add(new GateReason("target-contested", contested));
         }
 
         if (target.Incarnation is null)

@@ -13,10 +13,10 @@ using Microsoft.EntityFrameworkCore;
 namespace Fleet.Api.Migrations;
 
 /// <summary>Commands of the writer on a migration, as its caller asks for them.</summary>
-internal sealed class MigrationCommands(StatusBoard board)
+internal sealed class MigrationCommands(StatusBoard board, Contests contests)
 {
     /// <returns>Whether the migration was created.</returns>
-    public static async Task<Outcome<MigrationCreated>> PutAsync(WriteScope scope, string id, MigrationRequest request, string actor, TimeSpan lifetime)
+    public async Task<Outcome<MigrationCreated>> PutAsync(WriteScope scope, string id, MigrationRequest request, string actor, TimeSpan lifetime)
     {
         var attach = JsonSerializer.Serialize(request.Attach, FleetJson.Default.VmAttach);
         if (await scope.Db.Migrations.FindAsync(id) is { } existing)
@@ -42,7 +42,7 @@ internal sealed class MigrationCommands(StatusBoard board)
             return new Problem(ProblemTypes.UnknownHost, Errors: new Dictionary<string, string[]> { ["$.targetHost"] = ["Not a known host."] });
         }
 
-        var reasons = EarlyChecks.Of(target, request.Attach);
+        var reasons = EarlyChecks.Of(target, request.Attach, contests.ReasonOf(target.Id));
         if (vm.Host == request.TargetHost)
         {
             reasons.Add(new GateReason("target-is-source"));
@@ -109,7 +109,7 @@ internal sealed class MigrationCommands(StatusBoard board)
         if (migration.State == MigrationStates.Preparing)
         {
             var target = (await scope.Db.Hosts.FindAsync(migration.TargetHost))!;
-            var reasons = EarlyChecks.Of(target, MigrationColumns.AttachOf(migration.Attach)!);
+            var reasons = EarlyChecks.Of(target, MigrationColumns.AttachOf(migration.Attach)!, contests.ReasonOf(target.Id));
             reasons.AddRange(IsStaged(migration, vm) ? [] : MigrationColumns.ReasonsOf(migration));
             if (reasons.Count > 0)
             {

@@ -93,6 +93,7 @@ public static class MigrationEndpoints
         MigrationRequest request,
         ClaimsPrincipal user,
         StoreWriter writer,
+        MigrationCommands commands,
         MigrationReader reader,
         IOptions<FleetOptions> options,
         CancellationToken cancellationToken)
@@ -103,7 +104,7 @@ public static class MigrationEndpoints
         }
 
         var (actor, lifetime) = (user.Actor(), options.Value.MigrationLifetime);
-        var outcome = await writer.ExecuteAsync(scope => MigrationCommands.PutAsync(scope, migration, request, actor, lifetime), cancellationToken);
+        var outcome = await writer.ExecuteAsync(scope => commands.PutAsync(scope, migration, request, actor, lifetime), cancellationToken);
         if (outcome.IsRefused)
         {
             return outcome.Problem.ToResult();

@@ -11,7 +11,7 @@ using Microsoft.EntityFrameworkCore;
 
 namespace Fleet.Api.Migrations;
 
-public sealed class MigrationReader(StoreContexts contexts, StatusBoard board, TimeProvider time)
+public sealed class MigrationReader(StoreContexts contexts, StatusBoard board, Contests contests, TimeProvider time)
 {
     public async Task<MigrationResource?> FindAsync(string id, CancellationToken cancellationToken)
     {
@@ -91,7 +91,7 @@ public sealed class MigrationReader(StoreContexts contexts, StatusBoard board, T
             && await db.Hosts.SingleOrDefaultAsync(host => host.Id == row.TargetHost, cancellationToken) is { } target)
         {
             // What a switchover would be refused for: drained since, or claimed by an agent that cannot do as much.
-            var early = EarlyChecks.Of(target, MigrationColumns.AttachOf(row.Attach)!);
+            var early = EarlyChecks.Of(target, MigrationColumns.AttachOf(row.Attach)!, contests.ReasonOf(target.Id));
             reasons = [.. early, .. reasons];
             isReady = early.Count == 0 && IsStaged(board.StatusOf(row.TargetHost, row.Vm), vm);
         }

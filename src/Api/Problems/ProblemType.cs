@@ -44,6 +44,7 @@ public static class ProblemTypes
     public static readonly ProblemType CredentialReplaced = new("credential-replaced", 409, "The credential has been replaced by another one already");
     public static readonly ProblemType LastAdmin = new("last-admin", 409, "It is the last administrator's token: nobody could make another");
     public static readonly ProblemType AgentSuperseded = new("agent-superseded", 409, "A newer agent process has claimed this host");
+    public static readonly ProblemType HostContested = new("host-contested", 409, "Two agent processes claim this host in turn; this one is the other");
     public static readonly ProblemType StatementRequired = new("statement-required", 409, "After a restore from backup: claim the host again, and state what it holds");
     public static readonly ProblemType NotQuarantined = new("not-quarantined", 409, "There is no quarantine that this could end");
     public static readonly ProblemType SpoolGap = new("spool-gap", 409, "Reports before these are missing");
@@ -56,7 +57,7 @@ public static class ProblemTypes
     public static readonly ProblemType Internal = new("internal", 500, "The server failed; the fault is logged");
     public static readonly ProblemType StoreUnavailable = new("store-unavailable", 503, "The change could not be stored; nothing of it is");
     public static readonly ProblemType NotReady = new("not-ready", 503, "The store is not ready");
-
+    public static readonly ProblemType SnapshotsBusy = new("snapshots-busy", 503, "Too many streams wait for what they open with: ask again after Retry-After");
     public static readonly ProblemType Stopping = new("stopping", 503, "The server is stopping: ask again");
 
     /// <summary>For a status that the framework chose by itself.</summary>

@@ -25,7 +25,7 @@ public static class Enrolment
             .WithProblems(ProblemTypes.InvalidRequest, ProblemTypes.MalformedBody, ProblemTypes.JoinTokenInvalid, ProblemTypes.JoinTokenUsed, ProblemTypes.CredentialExists);
 
     private static async Task<Results<Ok<EnrollResult>, ProblemHttpResult>> EnrollAsync(
-        EnrollRequest request, StoreWriter writer, CredentialStore credentials, ILogger<CredentialStore> logger, CancellationToken cancellationToken)
+        EnrollRequest request, StoreWriter writer, CredentialStore credentials, Contests contests, ILogger<CredentialStore> logger, CancellationToken cancellationToken)
     {
         if (Validate(request) is { } invalid)
         {
@@ -39,6 +39,7 @@ public static class Enrolment
         }
 
         credentials.Forget(request.CredentialId);
+        contests.Enrolled(request.Host);
         SecurityLog.AgentEnrolled(logger, request.Host, request.CredentialId);
         return TypedResults.Ok(outcome.Value);
     }

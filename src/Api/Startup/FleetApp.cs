@@ -16,6 +16,7 @@ using Fleet.Api.Vms;
 using Fleet.Data;
 using Fleet.Data.Storage;
 using Microsoft.AspNetCore.Server.Kestrel.Core;
+using Microsoft.AspNetCore.Server.Kestrel.Transport.Sockets;
 using Microsoft.Extensions.DependencyInjection.Extensions;
 using Microsoft.Extensions.Options;
 
@@ -74,6 +75,7 @@ public static class FleetApp
         services.AddFleetMetrics();
         services.AddFleetSecurity();
         services.AddSingleton<IConfigureOptions<KestrelServerOptions>, ClientCertificates>();
+        services.AddSingleton<IConfigureOptions<SocketTransportOptions>, DeadPeers>();
         services.AddSingleton<VmReader>();
         services.AddSingleton<HostReader>();
         services.AddSingleton<PageReader>();

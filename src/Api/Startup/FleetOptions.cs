@@ -29,6 +29,27 @@ public sealed class FleetOptions
     /// <summary>About how long a desired-state stream lives before the agent has to open another.</summary>
     public TimeSpan StreamLifetime { get; set; } = TimeSpan.FromHours(1);
 
+    /// <summary>How long a write to a desired-state stream may take before its connection is given up as dead.</summary>
+    public TimeSpan WriteDeadline { get; set; } = TimeSpan.FromSeconds(30);
+
+    /// <summary>Reconnects a second for which the agents are spread out when the API stops; they come back over streams / this, at least 2 seconds.</summary>
+    public int ReconnectsPerSecond { get; set; } = 100;
+
+    /// <summary>Streams whose opening snapshot is read at a time.</summary>
+    public int SnapshotsAtOnce { get; set; } = 8;
+
+    /// <summary>Streams that may wait for theirs; any more are answered 503 with Retry-After.</summary>
+    public int SnapshotsWaiting { get; set; } = 1000;
+
+    /// <summary>No host expires before an interval and this have passed since the start: the API's own absence proves nothing about hosts.</summary>
+    public TimeSpan StartGrace { get; set; } = TimeSpan.FromSeconds(10);
+
+    /// <summary>Share of the online hosts (and at least 10) of which no more expire at one time: more of them at once look like this side's fault. 1: no brake.</summary>
+    public double ExpiryBrakeShare { get; set; } = 0.2;
+
+    /// <summary>The longest time that the brake holds a host online that would have expired.</summary>
+    public TimeSpan ExpiryBrakeLimit { get; set; } = TimeSpan.FromMinutes(2);
+
     /// <summary>How long a migration may prepare before it fails.</summary>
     public TimeSpan MigrationLifetime { get; set; } = TimeSpan.FromHours(1);
 

@@ -37,6 +37,31 @@ public sealed class FleetOptionsValidator : IValidateOptions<FleetOptions>
             errors.Add("Fleet:StreamLifetime must be from 10 seconds to 1 day.");
         }
 
+        if (options.WriteDeadline < TimeSpan.FromSeconds(1) || options.WriteDeadline > TimeSpan.FromMinutes(10))
+        {
+            errors.Add("Fleet:WriteDeadline must be from 1 second to 10 minutes.");
+        }
+
+        if (options.ReconnectsPerSecond < 1 || options.SnapshotsAtOnce < 1 || options.SnapshotsWaiting < 1)
+        {
+            errors.Add("Fleet:ReconnectsPerSecond, Fleet:SnapshotsAtOnce and Fleet:SnapshotsWaiting must be 1 or more.");
+        }
+
+        if (options.StartGrace < TimeSpan.Zero || options.StartGrace > TimeSpan.FromHours(1))
+        {
+            errors.Add("Fleet:StartGrace must be from 0 to 1 hour.");
+        }
+
+        if (options.ExpiryBrakeShare is not (> 0 and <= 1))
+        {
+            errors.Add("Fleet:ExpiryBrakeShare must be above 0, and at most 1.");
+        }
+
+        if (options.ExpiryBrakeLimit < TimeSpan.Zero || options.ExpiryBrakeLimit > TimeSpan.FromHours(1))
+        {
+            errors.Add("Fleet:ExpiryBrakeLimit must be from 0 to 1 hour.");
+        }
+
         if (options.MigrationLifetime < TimeSpan.FromMinutes(1) || options.MigrationLifetime > TimeSpan.FromDays(7))
         {
             errors.Add("Fleet:MigrationLifetime must be from 1 minute to 7 days.");

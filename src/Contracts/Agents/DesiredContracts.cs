@@ -7,12 +7,14 @@ namespace Fleet.Contracts.Agents;
 /// one <c>vm</c> for each VM, <c>snapshot-end</c>; together they replace the local state, applied whole at the end or discarded.
 /// After it: <c>delta</c> (applies only where <c>from</c> is the local generation, else the agent fetches that VM),
 /// <c>vm</c> (replaces that VM whole), <c>vm-removed</c>, <c>bookmark</c> (keepalive). Event ids are revisions.
+/// An agent that said, by <see cref="DesiredDigest"/>, that it holds exactly this gets one <c>unchanged</c> in place of the snapshot.
 /// </summary>
 public static class DesiredEvents
 {
     public const string SnapshotBegin = "snapshot-begin";
     public const string Vm = "vm";
     public const string SnapshotEnd = "snapshot-end";
+    public const string Unchanged = "unchanged";
     public const string Delta = "delta";
     public const string VmRemoved = "vm-removed";
     public const string Bookmark = "bookmark";
@@ -59,5 +61,9 @@ public sealed record SnapshotBegin(long Revision, int Vms);
 
 /// <param name="Digest"><see cref="PoisonDigest.ComputeSnapshot"/> over the VMs of the snapshot.</param>
 public sealed record SnapshotEnd(long Revision, string Digest);
+
+/// <summary>What the agent said to hold is the desired state at that revision; it changes nothing.</summary>
+/// <param name="Digest">The digest that the agent sent.</param>
+public sealed record Unchanged(long Revision, string Digest);
 
 public sealed record Bookmark(long Revision);

@@ -7,6 +7,7 @@ namespace Fleet.Contracts.Hosts;
 /// <param name="Vms">Number of VMs placed on the host.</param>
 /// <param name="Version">The ETag, as a number.</param>
 /// <param name="Statement">After a restore from backup: one of <see cref="StatementStates"/>; null when none is needed.</param>
+/// <param name="Contested">Why no migration to it begins: two agent processes claim it in turn; null when they do not.</param>
 public sealed record HostResource(
     string Id,
     string State,
@@ -19,7 +20,8 @@ public sealed record HostResource(
     bool Drained,
     int Vms,
     long Version,
-    string? Statement = null);
+    string? Statement = null,
+    string? Contested = null);
 
 public static class StatementStates
 {

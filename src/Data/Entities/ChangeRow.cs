@@ -59,6 +59,8 @@ public static class ChangeKinds
     public const string HostDrained = "host.drained";
     public const string HostUndrained = "host.undrained";
     public const string HostClaimed = "host.claimed";
+    public const string HostContested = "host.contested";
+    public const string HostContestEnded = "host.contest-ended";
     public const string HostState = "host.state";
     public const string ReportsApplied = "reports.applied";
     public const string JoinTokenCreated = "join-token.created";

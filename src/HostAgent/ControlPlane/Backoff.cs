@@ -16,4 +16,8 @@ public sealed class Backoff
         _step = _step * 2 < Most ? _step * 2 : Most;
         return pause;
     }
+
+    /// <summary>Longer where the control plane asked for it. A server that asks for patience knows why: whoever comes sooner makes it worse.</summary>
+    public static TimeSpan AtLeast(TimeSpan pause, Exception failure) =>
+        failure is ControlPlaneException { RetryAfter: var asked } && asked > pause ? asked : pause;
 }

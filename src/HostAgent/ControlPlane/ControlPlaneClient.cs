@@ -53,9 +53,10 @@ public sealed class ControlPlaneClient(HttpClient http, string host)
     }
 
     /// <summary>Opens the desired-state stream; the caller disposes the response.</summary>
-    public async Task<HttpResponseMessage> OpenDesiredAsync(long incarnation, CancellationToken cancellationToken)
+    /// <param name="holds">What this host holds, as <see cref="DesiredDigest"/>; null to be sent a snapshot in any case.</param>
+    public async Task<HttpResponseMessage> OpenDesiredAsync(long incarnation, string? holds, CancellationToken cancellationToken)
     {
-        using var request = Request(HttpMethod.Get, Routes.Desired(host, incarnation));
+        using var request = Request(HttpMethod.Get, Routes.Desired(host, incarnation, holds));
         request.Headers.Accept.Add(new MediaTypeWithQualityHeaderValue("text/event-stream"));
         using var timeout = Limit(cancellationToken);
         var response = await http.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, timeout.Token);
@@ -103,7 +104,7 @@ public sealed class ControlPlaneClient(HttpClient http, string host)
             // Something between here and the control plane answered.
         }
 
-        return new ControlPlaneException(response.StatusCode, problem?.Code ?? "unknown", problem?.Detail);
+        return new ControlPlaneException(response.StatusCode, problem?.Code ?? "unknown", problem?.Detail, response.Headers.RetryAfter?.Delta);
     }
 
     private static CancellationTokenSource Limit(CancellationToken cancellationToken)

@@ -141,7 +141,7 @@ public sealed partial class ControlPlaneService(
             {
                 LogRetry(what, ControlPlaneHttp.Explain(exception));
                 await RecoverAsync(exception, cancellationToken);
-                await Task.Delay(backoff.Next(), time, cancellationToken); // allowed: backoff
+                await Task.Delay(Backoff.AtLeast(backoff.Next(), exception), time, cancellationToken); // allowed: backoff
             }
         }
     }
@@ -152,6 +152,7 @@ public sealed partial class ControlPlaneService(
         while (!cancellationToken.IsCancellationRequested)
         {
             TimeSpan? pause = null;
+            var asked = TimeSpan.Zero;
             var started = time.GetTimestamp();
             try
             {
@@ -161,6 +162,7 @@ public sealed partial class ControlPlaneService(
             {
                 LogRetry(what, ControlPlaneHttp.Explain(exception));
                 await RecoverAsync(exception, cancellationToken);
+                asked = Backoff.AtLeast(TimeSpan.Zero, exception);
             }
 
             if (pause is not null || time.GetElapsedTime(started) > Lasting)
@@ -168,7 +170,8 @@ public sealed partial class ControlPlaneService(
                 backoff.Reset();
             }
 
-            await Task.Delay(pause ?? backoff.Next(), time, cancellationToken); // allowed: backoff
+            var wait = pause ?? backoff.Next();
+            await Task.Delay(wait > asked ? wait : asked, time, cancellationToken); // allowed: backoff
         }
     }
 

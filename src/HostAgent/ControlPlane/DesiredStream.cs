@@ -14,16 +14,24 @@ namespace Fleet.HostAgent.ControlPlane;
 /// </summary>
 public sealed partial class DesiredStream(ControlPlaneClient client, DesiredState desired, TimeProvider time, ILogger<DesiredStream> logger)
 {
-    // Bookmarks keep an idle stream alive; a connection that says nothing for this long is dead, however open it looks.
-    private static readonly TimeSpan Silence = TimeSpan.FromSeconds(60);
+    // Bookmarks keep an idle stream alive. A connection without any for this many intervals is dead, however open it looks.
+    private const int MissedBookmarks = 3;
+    private static readonly TimeSpan ShortestSilence = TimeSpan.FromSeconds(15);
+    private static readonly TimeSpan UsualInterval = TimeSpan.FromSeconds(20);
+
+    // After an answer that cannot be, the next connection asks for everything.
+    private bool _distrusted;
 
     /// <summary>Runs one connection until it ends or fails.</summary>
     /// <returns>The pause that the server asks for before the next one; null when it said nothing.</returns>
     public async Task<TimeSpan?> FollowAsync(long incarnation, CancellationToken cancellationToken)
     {
-        using var response = await client.OpenDesiredAsync(incarnation, cancellationToken);
+        var holds = _distrusted ? null : desired.Holds();
+        _distrusted = false;
+        using var response = await client.OpenDesiredAsync(incarnation, holds, cancellationToken);
         await using var body = await response.Content.ReadAsStreamAsync(cancellationToken);
-        using var silence = new CancellationTokenSource(Silence, time);
+        var longest = SilenceOf(response);
+        using var silence = new CancellationTokenSource(longest, time);
         using var either = CancellationTokenSource.CreateLinkedTokenSource(silence.Token, cancellationToken);
         var parser = SseParser.Create(body);
         List<DesiredVm>? snapshot = null;
@@ -31,13 +39,19 @@ public sealed partial class DesiredStream(ControlPlaneClient client, DesiredStat
         {
             await foreach (var item in parser.EnumerateAsync(either.Token))
             {
-                silence.CancelAfter(Silence);
+                silence.CancelAfter(longest);
+                if (item.EventType == DesiredEvents.Unchanged)
+                {
+                    TakeUnchanged(Parse(item, FleetJson.Default.Unchanged), holds);
+                    continue;
+                }
+
                 snapshot = await HandleAsync(item, snapshot, cancellationToken);
             }
         }
         catch (OperationCanceledException) when (silence.IsCancellationRequested && !cancellationToken.IsCancellationRequested)
         {
-            throw new HttpRequestException($"the desired-state stream was silent for {Silence.TotalSeconds:0} s");
+            throw new HttpRequestException($"the desired-state stream was silent for {longest.TotalSeconds:0} s");
         }
 
         return parser.ReconnectionInterval == Timeout.InfiniteTimeSpan ? null : parser.ReconnectionInterval;
@@ -57,6 +71,26 @@ public sealed partial class DesiredStream(ControlPlaneClient client, DesiredStat
         {
             await desired.RemoveAsync(vm, cancellationToken);
         }
+    }
+
+    // What is known stays. It was compared whole, and whatever has moved on since is newer than that.
+    private void TakeUnchanged(Unchanged unchanged, string? holds)
+    {
+        if (holds is null || unchanged.Digest != holds)
+        {
+            _distrusted = true;
+            throw new InvalidDataException("the control plane confirmed something that this host did not say to hold");
+        }
+
+        LogUnchanged(unchanged.Revision);
+    }
+
+    private static TimeSpan SilenceOf(HttpResponseMessage response)
+    {
+        var text = response.Headers.TryGetValues(Routes.BookmarkInterval, out var values) ? values.FirstOrDefault() : null;
+        var interval = DurationText.TryParse(text, out var told) && told > TimeSpan.Zero ? told : UsualInterval;
+        var longest = interval * MissedBookmarks;
+        return longest > ShortestSilence ? longest : ShortestSilence;
     }
 
     private async Task<List<DesiredVm>?> HandleAsync(SseItem<string> item, List<DesiredVm>? snapshot, CancellationToken cancellationToken)
@@ -125,6 +159,9 @@ public sealed partial class DesiredStream(ControlPlaneClient client, DesiredStat
 
     [LoggerMessage(1611, LogLevel.Information, "Desired state received: {Vms} VMs at revision {Revision}")]
     private partial void LogSnapshot(int vms, long revision);
+
+    [LoggerMessage(1613, LogLevel.Information, "Desired state is what this host holds already, at revision {Revision}")]
+    private partial void LogUnchanged(long revision);
 
     [LoggerMessage(1612, LogLevel.Error, "VM {Vm} at generation {Generation}: the control plane's digest does not match its own set; the set known before stays armed")]
     private partial void LogBadDigest(string vm, long generation);

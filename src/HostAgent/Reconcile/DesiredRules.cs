@@ -50,6 +50,15 @@ public static class DesiredRules
         _ => incoming,
     };
 
+    /// <summary>
+    /// What an agent may say to hold, as <see cref="DesiredDigest"/>: a control plane that wants the same then sends nothing. Null
+    /// where anything is in doubt, so that a snapshot settles it: a set that its own digest contradicts, or a view that was promised to be refused.
+    /// </summary>
+    public static string? Holds(IReadOnlyCollection<DesiredVm> known, long promised) =>
+        known.All(vm => StoreEpochs.Of(vm.PlacementEpoch) >= promised && PoisonDigest.Compute(vm.Vm, vm.MemoryInstance, vm.Pages) == vm.Digest)
+            ? DesiredDigest.Compute(known)
+            : null;
+
     /// <returns>The verdict, and with Adopt the state that the delta leads to.</returns>
     public static (DesiredVerdict Verdict, DesiredVm? Result) Apply(DesiredVm? known, DesiredDelta delta)
     {

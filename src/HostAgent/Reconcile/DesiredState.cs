@@ -23,6 +23,9 @@ public sealed partial class DesiredState(VmTable table, DesiredStore store, Stor
         MembershipChanged?.Invoke();
     }
 
+    /// <summary>What this host holds, all of it durable; null where it is in doubt.</summary>
+    public string? Holds() => DesiredRules.Holds([.. table.All.Select(entry => entry.Desired).OfType<DesiredVm>()], promise.StoreEpoch);
+
     /// <summary>A whole snapshot: the VMs in it, and no others, concern this host from now on.</summary>
     /// <returns>VMs whose entry contradicts itself and must be fetched again.</returns>
     public async Task<IReadOnlyList<string>> ReplaceAsync(IReadOnlyList<DesiredVm> snapshot, CancellationToken cancellationToken)

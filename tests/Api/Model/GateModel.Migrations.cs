@@ -12,7 +12,7 @@ internal sealed partial class GateModel
     {
         var id = $"{_vm}-m{_ids.Count + 1}";
         var request = new MigrationRequest(_vm, target, GateWorld.TargetAttach);
-        var outcome = await WriteAsync(scope => MigrationCommands.PutAsync(scope, id, request, "test", TimeSpan.FromHours(1)));
+        var outcome = await WriteAsync(scope => _services.GetRequiredService<MigrationCommands>().PutAsync(scope, id, request, "test", TimeSpan.FromHours(1)));
         var allowed = _now is null && target != _owner && !_resetWanted && _quarantine is null;
         Assert.Equal(!allowed, outcome.IsRefused);
         if (allowed)

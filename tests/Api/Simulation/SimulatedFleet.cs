@@ -214,7 +214,7 @@ internal sealed partial class SimulatedFleet : IDisposable
     {
         var request = new MigrationRequest(_vm, target.Name, GateWorld.TargetAttach);
         var id = $"{_vm}-m{++_migrations}";
-        await WriteAsync(scope => MigrationCommands.PutAsync(scope, id, request, "test", TimeSpan.FromHours(1)));
+        await WriteAsync(scope => _services.GetRequiredService<MigrationCommands>().PutAsync(scope, id, request, "test", TimeSpan.FromHours(1)));
     }
 
     /// <summary>From the source, whether it is paused or not, or from the file of a VM that is parked.</summary>

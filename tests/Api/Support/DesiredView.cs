@@ -15,6 +15,9 @@ public sealed class DesiredView
 
     public long Revision { get; private set; }
 
+    /// <summary>When the server said last to come back.</summary>
+    public TimeSpan Retry { get; set; }
+
     public void Apply(string name, string json, long id) => Apply(new FeedItem(name, id, name switch
     {
         DesiredEvents.SnapshotBegin => JsonSerializer.Deserialize(json, FleetJson.Default.SnapshotBegin)!,
@@ -22,6 +25,7 @@ public sealed class DesiredView
         DesiredEvents.Vm => JsonSerializer.Deserialize(json, FleetJson.Default.DesiredVm)!,
         DesiredEvents.Delta => JsonSerializer.Deserialize(json, FleetJson.Default.DesiredDelta)!,
         DesiredEvents.VmRemoved => JsonSerializer.Deserialize(json, FleetJson.Default.DesiredVmRemoved)!,
+        DesiredEvents.Unchanged => JsonSerializer.Deserialize(json, FleetJson.Default.Unchanged)!,
         DesiredEvents.Bookmark => JsonSerializer.Deserialize(json, FleetJson.Default.Bookmark)!,
         _ => throw new InvalidOperationException(name),
     }));

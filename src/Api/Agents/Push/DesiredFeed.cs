@@ -18,22 +18,31 @@ public sealed class DesiredFeed(Subscriber subscriber, StoreContexts contexts, D
 {
     private readonly Dictionary<string, Sent> _sent = new(StringComparer.Ordinal);
 
-    /// <summary>The replace set that a stream opens with.</summary>
-    public async Task<IReadOnlyList<FeedItem>> SnapshotAsync(CancellationToken cancellationToken)
+    /// <summary>
+    /// What a stream opens with: the replace set, or, where the agent holds exactly that, the word that it does. Told from the
+    /// rows of the one read transaction that the set itself would be sent from, never from memory of an earlier one.
+    /// </summary>
+    /// <param name="holds"><see cref="DesiredDigest"/> of what the agent holds; null where it did not say.</param>
+    public async Task<IReadOnlyList<FeedItem>> OpenAsync(string? holds, CancellationToken cancellationToken)
     {
         await using var snapshot = await contexts.OpenSnapshotAsync(cancellationToken);
         var items = new List<FeedItem>();
-        var states = new List<(string, long, long, string)>();
+        var vms = new List<DesiredVm>();
         foreach (var row in await DesiredReader.VmsOfAsync(snapshot, subscriber.Host, cancellationToken))
         {
             var vm = await reader.ReadAsync(snapshot, row, subscriber.Host, cancellationToken);
             _sent[vm.Vm] = Sent.Of(row);
-            states.Add((vm.Vm, vm.Generation, vm.PlacementEpoch, vm.Digest));
+            vms.Add(vm);
             items.Add(new FeedItem(DesiredEvents.Vm, snapshot.Revision, vm));
         }
 
-        items.Insert(0, new FeedItem(DesiredEvents.SnapshotBegin, snapshot.Revision, new SnapshotBegin(snapshot.Revision, states.Count)));
-        var end = new SnapshotEnd(snapshot.Revision, PoisonDigest.ComputeSnapshot(states));
+        if (holds is not null && holds == DesiredDigest.Compute(vms))
+        {
+            return [new FeedItem(DesiredEvents.Unchanged, snapshot.Revision, new Unchanged(snapshot.Revision, holds))];
+        }
+
+        items.Insert(0, new FeedItem(DesiredEvents.SnapshotBegin, snapshot.Revision, new SnapshotBegin(snapshot.Revision, vms.Count)));
+        var end = new SnapshotEnd(snapshot.Revision, PoisonDigest.ComputeSnapshot(vms.Select(vm => (vm.Vm, vm.Generation, vm.PlacementEpoch, vm.Digest))));
         items.Add(new FeedItem(DesiredEvents.SnapshotEnd, snapshot.Revision, end));
         return items;
     }

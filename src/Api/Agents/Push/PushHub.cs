@@ -29,12 +29,14 @@ public sealed class PushHub
 
     public void EndOlder(string host, long incarnation) => End(host, other => other.Incarnation < incarnation);
 
-    /// <summary>A new store epoch: every agent must claim again.</summary>
-    public void EndAll()
+    public int Count => _subscribers.Sum(host => host.Value.Length);
+
+    /// <summary>For a new store epoch (every agent must claim again), and when the server stops.</summary>
+    public void EndAll(string why)
     {
         foreach (var subscriber in _subscribers.Values.SelectMany(all => all))
         {
-            subscriber.End("store-epoch");
+            subscriber.End(why);
         }
     }
 

@@ -52,6 +52,7 @@ public sealed class SseWriter(PipeWriter output) : IDisposable
         DesiredVmRemoved => FleetJson.Default.DesiredVmRemoved,
         SnapshotBegin => FleetJson.Default.SnapshotBegin,
         SnapshotEnd => FleetJson.Default.SnapshotEnd,
+        Unchanged => FleetJson.Default.Unchanged,
         Bookmark => FleetJson.Default.Bookmark,
         ChangeResource => FleetJson.Default.ChangeResource,
         _ => throw new ArgumentOutOfRangeException(nameof(data), data.GetType(), "Not an event of this stream."),
