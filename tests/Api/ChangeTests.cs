@@ -19,6 +19,28 @@ namespace Fleet.Api.Tests;
 public sealed class ChangeTests
 {
     [Fact]
+    public async Task List_OfAWholeMigration_HasDataThatIsJson()
+    {
+        await using var world = await GateWorld.StartAsync();
+        await world.GrantAsync();
+        var page = await ListAsync(world.Api.Admin, "?limit=1000");
+        var sealing = Assert.Single(page.Items, change => change.Kind == ChangeKinds.MigrationSealed);
+        Assert.Equal("boot:1:1", sealing.Data!.Value.GetProperty("targetVmmInstance").GetString());
+    }
+
+    [Fact]
+    public async Task List_WithARowOfPlainText_ShowsItAndTheOthers()
+    {
+        await using var api = await ApiHost.StartAsync();
+        await api.Services.GetRequiredService<StoreWriter>().ExecuteAsync(
+            scope => Task.FromResult(scope.Change(ChangeKinds.MigrationSealed, ChangeResources.Migration("m1"), "test", payload: "boot:1:1")), CancellationToken.None);
+        await api.Admin.CreateVmAsync("vm-1", null);
+        var page = await ListAsync(api.Admin, "?limit=1000");
+        Assert.Equal("boot:1:1", Assert.Single(page.Items, change => change.Kind == ChangeKinds.MigrationSealed).Data!.Value.GetString());
+        Assert.Contains(page.Items, change => change.Kind == ChangeKinds.VmCreated);
+    }
+
+    [Fact]
     public async Task List_PageByPage_IsEveryRevisionOnceInOrderAndFiltersHold()
     {
         await using var api = await ApiHost.StartAsync();
