@@ -4,6 +4,7 @@ using System.Text.Json.Serialization.Metadata;
 using Fleet.Contracts;
 using Fleet.Contracts.Agents;
 using Fleet.Contracts.Changes;
+using Fleet.Contracts.Faults;
 using Fleet.Contracts.Hits;
 using Fleet.Contracts.Hosts;
 using Fleet.Contracts.Migrations;
@@ -44,6 +45,13 @@ internal static class Examples
     private static readonly HitResource Hit = new(
         17, "vm-1", 4711, 5000, "0x1388000", "host-a", 4711, At, At.AddSeconds(3), 41, HitAccesses.Read, 0, HitEvidences.KvmPageFault, HitOutcomes.MceInjected);
 
+    private static readonly DimmIdentity Dimm = new("P1-DIMMA3", "CPU1 A3", null, "Samsung", "M393A4K40CB2");
+
+    private static readonly FaultResource Fault = new(
+        3, "host-a", Dimm, FaultKinds.Uncorrected, null, null, "vm-1", 4711, 5000, At, At, 1, Redacted: true);
+
+    private static readonly DimmFaults Worst = new("host-a", Dimm, 1, 212, 4, At, [new FaultBucket(At.AddHours(-12), 1, 212)], Redacted: true);
+
     private static readonly JoinTokenResource JoinToken = new(Id, "host-a", At, At.AddHours(1), null, null, null, 4700);
 
     private static readonly TokenResource Token = new(
@@ -77,6 +85,8 @@ internal static class Examples
         ["FenceRequest"] = Of(new FenceRequest("power cut by the operator"), FleetJson.Default.FenceRequest),
         ["LabelHost"] = new JsonObject { ["rack"] = "r1" },
         ["ItemListOfHitResource"] = Of(new([Hit], null), FleetJson.Default.ItemListHitResource),
+        ["ItemListOfFaultResource"] = Of(new([Fault], null), FleetJson.Default.ItemListFaultResource),
+        ["FaultSummary"] = Of(new FaultSummary(At.AddHours(-12), "1d", [Worst], false), FleetJson.Default.FaultSummary),
         ["ChangeList"] = Of(new ChangeList([Change], null, 4713, 0), FleetJson.Default.ChangeList),
         ["JoinTokenRequest"] = Of(new JoinTokenRequest("host-a", "1h"), FleetJson.Default.JoinTokenRequest),
         ["JoinTokenCreated"] = Of(new JoinTokenCreated(Id, "host-a", $"fleet_{Id}_…", At.AddHours(1)), FleetJson.Default.JoinTokenCreated),

@@ -29,7 +29,8 @@ internal static class ParameterSchemas
                     Minimum = "0",
                 },
                 ("ListHosts", "drained") => new OpenApiSchema { Type = JsonSchemaType.Boolean },
-                ("ListHits", "since") => new OpenApiSchema { Type = JsonSchemaType.String, Format = "date-time" },
+                ("ListHits" or "ListFaults" or "SummarizeFaults", "since") => new OpenApiSchema { Type = JsonSchemaType.String, Format = "date-time" },
+                (_, "bucket") => new OpenApiSchema { Type = JsonSchemaType.String, Pattern = "^1[hd]$" },
                 (_, "wait") => new OpenApiSchema { Type = JsonSchemaType.String, Pattern = "^[0-9]+[smhd]$" },
                 _ => parameter.Schema,
             };

@@ -1,6 +1,7 @@
 using System.Reflection;
 using Fleet.Api.Agents;
 using Fleet.Api.Changes;
+using Fleet.Api.Faults;
 using Fleet.Api.Health;
 using Fleet.Api.Hits;
 using Fleet.Api.Hosts;
@@ -75,6 +76,7 @@ public static class FleetApp
         services.AddFleetSecurity();
         services.AddSingleton<IConfigureOptions<KestrelServerOptions>, ClientCertificates>();
         services.AddSingleton<VmReader>();
+        services.AddSingleton<FaultReader>();
         services.AddSingleton<HostReader>();
         services.AddSingleton<PageReader>();
         services.AddSingleton<PageHistory>();
@@ -114,6 +116,7 @@ public static class FleetApp
         routes.MapHosts();
         routes.MapHostAdministration();
         routes.MapHits();
+        routes.MapFaults();
         routes.MapChanges();
         routes.MapJoinTokens();
         routes.MapTokens();
