@@ -1,6 +1,7 @@
 using System.Text.Json.Serialization;
 using Fleet.Contracts.Agents;
 using Fleet.Contracts.Changes;
+using Fleet.Contracts.Faults;
 using Fleet.Contracts.Hits;
 using Fleet.Contracts.Hosts;
 using Fleet.Contracts.Migrations;
@@ -26,6 +27,9 @@ namespace Fleet.Contracts;
 [JsonSerializable(typeof(DrainRequest))]
 [JsonSerializable(typeof(HitResource))]
 [JsonSerializable(typeof(ItemList<HitResource>))]
+[JsonSerializable(typeof(FaultResource))]
+[JsonSerializable(typeof(ItemList<FaultResource>))]
+[JsonSerializable(typeof(FaultSummary))]
 [JsonSerializable(typeof(JoinTokenRequest))]
 [JsonSerializable(typeof(JoinTokenCreated))]
 [JsonSerializable(typeof(JoinTokenResource))]

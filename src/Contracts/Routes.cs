@@ -9,6 +9,8 @@ public static class Routes
     public const string Vms = "/v1/vms";
     public const string Hosts = "/v1/hosts";
     public const string Hits = "/v1/hits";
+    public const string Faults = "/v1/faults";
+    public const string FaultSummary = "/v1/faults/summary";
     public const string Changes = "/v1/changes";
 
     public static string Vm(string vm) => $"/v1/vms/{vm}";

@@ -29,6 +29,12 @@ public sealed class FleetDbContext(DbContextOptions<FleetDbContext> options) : D
 
     public DbSet<HitRow> Hits => Set<HitRow>();
 
+    public DbSet<DimmRow> Dimms => Set<DimmRow>();
+
+    public DbSet<FaultRow> Faults => Set<FaultRow>();
+
+    public DbSet<FaultHourRow> FaultHours => Set<FaultHourRow>();
+
     protected override void OnModelCreating(ModelBuilder modelBuilder) =>
         modelBuilder.ApplyConfigurationsFromAssembly(typeof(FleetDbContext).Assembly);
 }

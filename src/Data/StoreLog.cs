@@ -13,4 +13,8 @@ internal static partial class StoreLog
 
     [LoggerMessage(1002, LogLevel.Debug, "Committed up to revision {Revision}: {Count} commands")]
     public static partial void Committed(ILogger logger, long revision, int count);
+
+    // Whether it is wanted is asked once for a batch.
+    [LoggerMessage(1003, LogLevel.Information, "Change {Revision}: {Kind} of {Resource} by {Actor}", SkipEnabledCheck = true)]
+    public static partial void Changed(ILogger logger, long revision, string kind, string resource, string actor);
 }

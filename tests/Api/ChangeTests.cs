@@ -1,5 +1,6 @@
 using System.Net;
 using System.Net.Http.Headers;
+using System.Net.Http.Json;
 using Fleet.Api.Changes;
 using Fleet.Api.Tests.Support;
 using Fleet.Contracts;
@@ -18,6 +19,45 @@ namespace Fleet.Api.Tests;
 /// <summary>The change log as its readers see it: complete, in order, and honest about what is gone.</summary>
 public sealed class ChangeTests
 {
+    [Fact]
+    public async Task EveryCommittedChange_IsInTheProgramsLogWithoutItsContents()
+    {
+        await using var api = await ApiHost.StartAsync();
+        await api.Admin.CreateVmAsync("vm-1", null);
+        await api.Admin.PostAsJsonAsync(Routes.Pages("vm-1"), new AddPagesRequest([new PageReport(7, 12)], "what nobody may log"), FleetJson.Default.AddPagesRequest);
+        await (await api.Admin.PutVmAsync("vm-2", "host-z")).ProblemAsync(HttpStatusCode.Conflict, "unknown-host");
+        var changes = (await ListAsync(api.Admin, "?limit=1000")).Items;
+
+        // The writer stops before the log is compared: it writes its lines after it has answered.
+        await api.StopAsync();
+        var lines = api.Logs.Where(line => line.EventId == 1003).Select(line => line.Text).ToList();
+        Assert.Equal(changes.Select(change => $"Change {change.Revision}: {change.Kind} of {change.Resource} by {change.Actor}"), lines.Take(changes.Count));
+        Assert.DoesNotContain(api.Logs, line => line.Text.Contains("nobody may log", StringComparison.Ordinal));
+        Assert.All(api.Logs.Where(line => line.EventId == 1003), line => Assert.Equal(Microsoft.Extensions.Logging.LogLevel.Information, line.Level));
+    }
+
+    [Fact]
+    public async Task List_OfAWholeMigration_HasDataThatIsJson()
+    {
+        await using var world = await GateWorld.StartAsync();
+        await world.GrantAsync();
+        var page = await ListAsync(world.Api.Admin, "?limit=1000");
+        var sealing = Assert.Single(page.Items, change => change.Kind == ChangeKinds.MigrationSealed);
+        Assert.Equal("boot:1:1", sealing.Data!.Value.GetProperty("targetVmmInstance").GetString());
+    }
+
+    [Fact]
+    public async Task List_WithARowOfPlainText_ShowsItAndTheOthers()
+    {
+        await using var api = await ApiHost.StartAsync();
+        await api.Services.GetRequiredService<StoreWriter>().ExecuteAsync(
+            scope => Task.FromResult(scope.Change(ChangeKinds.MigrationSealed, ChangeResources.Migration("m1"), "test", payload: "boot:1:1")), CancellationToken.None);
+        await api.Admin.CreateVmAsync("vm-1", null);
+        var page = await ListAsync(api.Admin, "?limit=1000");
+        Assert.Equal("boot:1:1", Assert.Single(page.Items, change => change.Kind == ChangeKinds.MigrationSealed).Data!.Value.GetString());
+        Assert.Contains(page.Items, change => change.Kind == ChangeKinds.VmCreated);
+    }
+
     [Fact]
     public async Task List_PageByPage_IsEveryRevisionOnceInOrderAndFiltersHold()
     {

@@ -38,7 +38,7 @@ public sealed class RouteMatrixTests
     [Theory]
     [InlineData("admin", "CreateToken ListTokens GetToken RevokeToken")]
     [InlineData("hosts:write", "CreateJoinToken ListJoinTokens GetJoinToken RevokeJoinToken LabelHost DrainHost UndrainHost")]
-    [InlineData("read", "GetVm ListVms ListPages GetMigration ListMigrations ListHosts GetHost ListHits ListChanges Metrics")]
+    [InlineData("read", "GetVm ListVms ListPages GetMigration ListMigrations ListHosts GetHost ListHits ListFaults SummarizeFaults ListChanges Metrics")]
     [InlineData("vms:write", "PutVm DeleteVm")]
     [InlineData("pages:write", "AddPages")]
     [InlineData("pages:clear", "ClearPage ResetVm")]

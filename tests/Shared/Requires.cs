@@ -11,10 +11,12 @@ internal static class Requires
     public static void Kvm()
     {
         Userfaultfd();
-        Check(File.Exists("/dev/kvm") ? null : "/dev/kvm is missing: load kvm-intel or kvm-amd, or enable nested virtualisation");
+        Check(System.IO.File.Exists("/dev/kvm") ? null : "/dev/kvm is missing: load kvm-intel or kvm-amd, or enable nested virtualisation");
     }
 
-    public static void Gcc() => Check(File.Exists("/usr/bin/gcc") ? null : "gcc is missing (Debian package gcc)");
+    public static void Gcc() => Check(System.IO.File.Exists("/usr/bin/gcc") ? null : "gcc is missing (Debian package gcc)");
+
+    public static void File(string path, string remedy) => Check(System.IO.File.Exists(path) ? null : $"{path} is missing: {remedy}");
 
     /// <param name="missing">What the kernel lacks; null when it is there.</param>
     public static void Kernel(string? missing) => Check(missing is null ? null : $"this kernel cannot do it: {missing}");

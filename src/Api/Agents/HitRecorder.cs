@@ -57,6 +57,6 @@ internal sealed class HitRecorder(FleetDbContext db, string host)
     private sealed record Key(string Vm, long MemoryInstance, long Frame, long PlacementEpoch, string Access, string Evidence, string Outcome)
     {
         public static Key Of(AgentReport hit) =>
-            new(hit.Vm, hit.MemoryInstance, hit.Frame, hit.PlacementEpoch!.Value, hit.Access!, hit.Evidence!, hit.Outcome!);
+            new(hit.Vm!, hit.MemoryInstance, hit.Frame, hit.PlacementEpoch!.Value, hit.Access!, hit.Evidence!, hit.Outcome!);
     }
 }

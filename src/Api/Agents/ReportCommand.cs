@@ -1,5 +1,6 @@
 using System.Text.Json;
 using System.Text.Json.Serialization;
+using Fleet.Api.Faults;
 using Fleet.Api.Metrics;
 using Fleet.Api.Migrations;
 using Fleet.Api.Problems;
@@ -93,10 +94,16 @@ internal sealed class ReportCommand
 
     private async Task ApplyAsync(string spoolId, List<AgentReport> reports)
     {
-        var hits = new List<AgentReport>();
+        var (hits, faults) = (new List<AgentReport>(), new List<AgentReport>());
         foreach (var report in reports)
         {
-            var vm = await FindAsync(report.Vm);
+            if (report.Kind == AgentReport.Fault)
+            {
+                faults.Add(await WithOwnVmAsync(report));
+                continue;
+            }
+
+            var vm = await FindAsync(report.Vm!);
             var code = vm.Refuse(report);
             if (code is null && report.Kind == AgentReport.Hit)
             {
@@ -121,12 +128,17 @@ internal sealed class ReportCommand
 
         await FlushAsync();
         await new HitRecorder(_scope.Db, _host).RecordAsync(hits);
-        var payload = new ReportsPayload(spoolId, reports[0].Sequence, reports[^1].Sequence, _added, hits.Count, _rejected);
-        Count(reports, hits);
+        await new FaultRecorder(_scope, _host, _actor).RecordAsync(faults);
+        var payload = new ReportsPayload(spoolId, reports[0].Sequence, reports[^1].Sequence, _added, hits.Count, _rejected, faults.Count);
+        Count(reports, hits, faults);
         _scope.Change(ChangeKinds.ReportsApplied, ChangeResources.Host(_host), _actor, payload: payload.ToJson());
     }
 
-    private void Count(List<AgentReport> reports, List<AgentReport> hits) => _scope.OnCommitted(() =>
+    /// <summary>The error happened whatever VM is named; what the name says holds only of VMs that are this host's to speak of (I7).</summary>
+    private async Task<AgentReport> WithOwnVmAsync(AgentReport fault) =>
+        fault.Vm is null || (await FindAsync(fault.Vm)).Refuse(fault) is null ? fault : fault with { Vm = null };
+
+    private void Count(List<AgentReport> reports, List<AgentReport> hits, List<AgentReport> faults) => _scope.OnCommitted(() =>
     {
         foreach (var kind in reports.CountBy(report => report.Kind))
         {
@@ -139,6 +151,10 @@ internal sealed class ReportCommand
         }
 
         FleetMetrics.Hits.Add(hits.Sum(hit => hit.Count));
+        foreach (var fault in faults)
+        {
+            FleetMetrics.Faults.Add(fault.Count, new KeyValuePair<string, object?>("kind", fault.MemoryFault!.Kind));
+        }
     });
 
     /// <summary>Where the poison arose decides whether it is the VM's (GATE.md, "Reports of new poison").</summary>
@@ -167,7 +183,7 @@ internal sealed class ReportCommand
         kind,
         resource,
         _actor,
-        payload: new HostFault(report.Vm, report.MemoryInstance, report.Frame, report.Shift!.Value, report.Origin ?? PoisonOrigins.Held).ToJson());
+        payload: new HostFault(report.Vm!, report.MemoryInstance, report.Frame, report.Shift!.Value, report.Origin ?? PoisonOrigins.Held).ToJson());
 
     private async Task FlushAsync()
     {
@@ -242,7 +258,7 @@ internal sealed class ReportCommand
                 return "not-placed-here";
             }
 
-            return report.Kind is not (AgentReport.Hit or AgentReport.Poison) ? null
+            return report.Kind is not (AgentReport.Hit or AgentReport.Poison or AgentReport.Fault) ? null
                 : _layout!.Contains(report.Frame, report.Shift ?? Contracts.FrameMath.FrameShift) ? null
                 : "frame-outside-memory";
         }
@@ -250,7 +266,7 @@ internal sealed class ReportCommand
 }
 
 /// <summary>Payload of <see cref="ChangeKinds.ReportsApplied"/>.</summary>
-internal sealed record ReportsPayload(string SpoolId, long From, long To, int Poison, int Hits, IReadOnlyList<RejectedReport> Rejected)
+internal sealed record ReportsPayload(string SpoolId, long From, long To, int Poison, int Hits, IReadOnlyList<RejectedReport> Rejected, int Faults)
 {
     public string ToJson() => JsonSerializer.Serialize(this, ReportsPayloadJson.Default.ReportsPayload);
 }

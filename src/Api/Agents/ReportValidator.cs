@@ -1,4 +1,5 @@
 using System.Text.RegularExpressions;
+using Fleet.Api.Faults;
 using Fleet.Api.Pages;
 using Fleet.Api.Problems;
 using Fleet.Contracts;
@@ -70,7 +71,7 @@ internal static partial class ReportValidator
 
     private static void Check(AgentReport report, string path, ValidationErrors errors)
     {
-        if (!ResourceId.IsValid(report.Vm))
+        if (!ResourceId.IsValid(report.Vm) && !(report.Vm is null && report.Kind == AgentReport.Fault))
         {
             errors.Add($"{path}.vm", $"An id of the form {ResourceId.Pattern}.");
         }
@@ -93,13 +94,16 @@ internal static partial class ReportValidator
             case AgentReport.Hit:
                 CheckHit(report, path, errors);
                 break;
+            case AgentReport.Fault:
+                FaultValidator.Check(report, path, errors);
+                break;
             case AgentReport.Seal or AgentReport.Lifted or AgentReport.Renounced:
                 CheckGate(report, path, errors);
                 break;
             case AgentReport.VmmGone:
                 break;
             default:
-                errors.Add($"{path}.kind", "poison, hit, seal, lifted, renounced or vmm-gone.");
+                errors.Add($"{path}.kind", "poison, hit, fault, seal, lifted, renounced or vmm-gone.");
                 break;
         }
     }

@@ -1,4 +1,5 @@
 using System.Text.Json;
+using System.Text.Json.Serialization;
 using Fleet.Api.Lists;
 using Fleet.Contracts.Changes;
 using Fleet.Data;
@@ -59,5 +60,24 @@ public sealed class ChangeReader(StoreContexts contexts)
         return new ChangeResource(row.Revision, row.Kind, row.Resource, row.Actor, row.Reason, row.At.ToTime(), isHidden ? null : Parse(row.Payload));
     }
 
-    private static JsonElement? Parse(string? payload) => payload is null ? null : JsonElement.Parse(payload);
+    private static JsonElement? Parse(string? payload)
+    {
+        if (payload is null)
+        {
+            return null;
+        }
+
+        try
+        {
+            return JsonElement.Parse(payload);
+        }
+        catch (JsonException)
+        {
+            // Logs written before payloads of seals were JSON hold them as plain text; one row must not hide all the others.
+            return JsonSerializer.SerializeToElement(payload, PlainJson.Default.String);
+        }
+    }
 }
+
+[JsonSerializable(typeof(string))]
+internal sealed partial class PlainJson : JsonSerializerContext;

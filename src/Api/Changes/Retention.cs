@@ -9,7 +9,7 @@ using Microsoft.Extensions.Options;
 namespace Fleet.Api.Changes;
 
 /// <summary>
-/// Keeps the change log and the hits within their age and count. In small commands of the writer, so that nobody waits long; the
+/// Keeps the change log, the hits and the hosts' memory errors within their age and count. In small commands of the writer, so that nobody waits long; the
 /// newest change always stays, because the floor is read from the log.
 /// </summary>
 public sealed class Retention(StoreWriter writer, TimeProvider time, IOptions<FleetOptions> options, ILogger<Retention> logger) : BackgroundService
@@ -36,11 +36,19 @@ public sealed class Retention(StoreWriter writer, TimeProvider time, IOptions<Fl
     {
         var changes = await RepeatAsync(CompactAsync, cancellationToken);
         var hits = await RepeatAsync(DropHitsAsync, cancellationToken);
-        if (changes + hits > 0)
+        var faults = await RepeatAsync(DropFaultsAsync, cancellationToken);
+        var counts = await RepeatAsync(DropFaultHoursAsync, cancellationToken);
+        if (faults + counts > 0)
         {
-            await writer.ExecuteAsync(scope => Task.FromResult(Note(scope, changes, hits)), cancellationToken);
+            await RepeatAsync(DropDimmsAsync, cancellationToken);
+        }
+
+        if (changes + hits + faults + counts > 0)
+        {
+            await writer.ExecuteAsync(scope => Task.FromResult(Note(scope, changes, hits, faults)), cancellationToken);
             FleetMetrics.HitsDropped.Add(hits);
-            ChangeLogging.Compacted(logger, changes, hits);
+            FleetMetrics.FaultsDropped.Add(faults);
+            ChangeLogging.Compacted(logger, changes, hits, faults);
         }
     }
 
@@ -77,6 +85,26 @@ public sealed class Retention(StoreWriter writer, TimeProvider time, IOptions<Fl
         return await scope.Db.Hits.Where(row => row.LastAt < old || row.Id <= surplus).OrderBy(row => row.Id).Take(Chunk).ExecuteDeleteAsync();
     }
 
-    private static long Note(WriteScope scope, int changes, int hits) => scope.Change(
-        ChangeKinds.Compacted, "changes", "system", "retention", JsonSerializer.Serialize(new Dictionary<string, int> { ["changes"] = changes, ["hits"] = hits }));
+    private async Task<int> DropFaultsAsync(WriteScope scope)
+    {
+        var old = scope.Now - (long)options.Value.FaultRetention.TotalMilliseconds;
+        var surplus = await scope.Db.Faults.OrderByDescending(row => row.Id).Skip(options.Value.FaultsKept).Select(row => (long?)row.Id).FirstOrDefaultAsync() ?? 0;
+        return await scope.Db.Faults.Where(row => row.LastAt < old || row.Id <= surplus).OrderBy(row => row.Id).Take(Chunk).ExecuteDeleteAsync();
+    }
+
+    private async Task<int> DropFaultHoursAsync(WriteScope scope)
+    {
+        var old = scope.Now - (long)options.Value.FaultRetention.TotalMilliseconds - FaultHourRow.Milliseconds;
+        var surplus = await scope.Db.FaultHours.OrderByDescending(row => row.Id).Skip(options.Value.FaultsKept).Select(row => (long?)row.Id).FirstOrDefaultAsync() ?? 0;
+        return await scope.Db.FaultHours.Where(row => row.Hour < old || row.Id <= surplus).OrderBy(row => row.Id).Take(Chunk).ExecuteDeleteAsync();
+    }
+
+    /// <summary>Modules that nothing speaks of any more.</summary>
+    private static Task<int> DropDimmsAsync(WriteScope scope) =>
+        scope.Db.Dimms
+            .Where(dimm => !scope.Db.Faults.Any(row => row.Dimm == dimm.Id) && !scope.Db.FaultHours.Any(row => row.Dimm == dimm.Id))
+            .OrderBy(dimm => dimm.Id).Take(Chunk).ExecuteDeleteAsync();
+
+    private static long Note(WriteScope scope, int changes, int hits, int faults) => scope.Change(
+        ChangeKinds.Compacted, "changes", "system", "retention", JsonSerializer.Serialize(new Dictionary<string, int> { ["changes"] = changes, ["hits"] = hits, ["faults"] = faults }));
 }

@@ -15,6 +15,7 @@ public static class HealthEndpoints
             .WithName("Live")
             .WithTags("Health")
             .WithSummary("Whether the process answers")
+            .WithDescription("`live`, and nothing else: it touches neither the store nor the agents.")
             .Produces<string>(StatusCodes.Status200OK, "text/plain");
 
         routes.MapGet("/health/ready", ReadyAsync)
@@ -22,6 +23,7 @@ public static class HealthEndpoints
             .WithName("Ready")
             .WithTags("Health")
             .WithSummary("Whether the store is reachable and migrated")
+            .WithDescription("`ready` once requests can be served; 503 `not-ready` before that, and while the store cannot be read.")
             .Produces<string>(StatusCodes.Status200OK, "text/plain")
             .WithProblems(ProblemTypes.NotReady);
     }

@@ -35,6 +35,12 @@ internal static class FleetMetrics
     public static readonly Counter<long> Hits = FleetMeter.Meter.CreateCounter<long>(
         "hits", null, "Intercepted accesses stored, with those that one row counts.");
 
+    public static readonly Counter<long> Faults = FleetMeter.Meter.CreateCounter<long>(
+        "host.faults", null, "Memory errors of hosts stored, by kind, with those that one row counts.");
+
+    public static readonly Counter<long> FaultsDropped = FleetMeter.Meter.CreateCounter<long>(
+        "host.faults.dropped", null, "Memory errors of hosts dropped by retention, as rows.");
+
     public static readonly Counter<long> HitsDropped = FleetMeter.Meter.CreateCounter<long>(
         "hits.dropped", null, "Hits dropped by retention, as rows.");
 }

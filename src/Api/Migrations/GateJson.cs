@@ -28,6 +28,12 @@ internal sealed record HostFault(string Vm, long MemoryInstance, long Frame, int
     public string ToJson() => JsonSerializer.Serialize(this, GateJson.Default.HostFault);
 }
 
+/// <summary>The VMM instance to which the source's stream ended; payload of <see cref="ChangeKinds.MigrationSealed"/>.</summary>
+internal sealed record SealPayload(string? TargetVmmInstance)
+{
+    public string ToJson() => JsonSerializer.Serialize(this, GateJson.Default.SealPayload);
+}
+
 /// <summary>Columns of JSON in a migration's row.</summary>
 internal static class MigrationColumns
 {
@@ -46,6 +52,7 @@ internal static class MigrationColumns
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase)]
 [JsonSerializable(typeof(StoredAck))]
 [JsonSerializable(typeof(HostFault))]
+[JsonSerializable(typeof(SealPayload))]
 [JsonSerializable(typeof(Permit))]
 [JsonSerializable(typeof(IReadOnlyList<GateReason>))]
 internal sealed partial class GateJson : JsonSerializerContext;

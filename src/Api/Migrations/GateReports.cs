@@ -103,7 +103,7 @@ internal sealed class GateReports(WriteScope scope, string host, string actor)
         migration.SealEpoch = report.PlacementEpoch;
         migration.SealTargetInstance = report.TargetVmmInstance;
         migration.Version = scope.Change(
-            ChangeKinds.MigrationSealed, ChangeResources.Migration(migration.Id), actor, payload: report.TargetVmmInstance);
+            ChangeKinds.MigrationSealed, ChangeResources.Migration(migration.Id), actor, payload: new SealPayload(report.TargetVmmInstance).ToJson());
         scope.Touch(host, vm.Id);
         await Gate.TryAsync(scope, migration, vm, actor);
         return null;

@@ -26,7 +26,7 @@ public static class OpenApiSetup
             Description = "Makes guest memory poison follow the VM. Errors are RFC 9457 problem details with a stable `code`; "
                 + "times are RFC 3339 in UTC, 64-bit addresses hex strings, frames integers in 4 KiB units.",
         };
-        document.Servers = [];
+        document.Servers = [new OpenApiServer { Url = "/", Description = "The server that this document comes from." }];
         document.Components ??= new OpenApiComponents();
         document.Components.SecuritySchemes ??= new Dictionary<string, IOpenApiSecurityScheme>();
         document.Components.SecuritySchemes[Scheme] = new OpenApiSecurityScheme
@@ -36,6 +36,7 @@ public static class OpenApiSetup
             BearerFormat = "fleet_{id}_{secret}",
             Description = "A Fleet token, such as the one in admin.token; or a JWT of the identity provider, where one is set up.",
         };
+        DocumentDetails.Apply(document);
         return Task.CompletedTask;
     }
 
@@ -58,7 +59,12 @@ public static class OpenApiSetup
             operation.Description = $"{operation.Description} Scope: `{string.Join("`, `", scopes)}`.".Trim();
         }
 
-        problems.Add(ProblemTypes.RateLimited);
+        else
+        {
+            operation.Security = [];
+        }
+
+        problems.AddRange([ProblemTypes.RateLimited, ProblemTypes.Internal]);
         if (operation.RequestBody is not null)
         {
             problems.AddRange([ProblemTypes.RequestTimeout, ProblemTypes.BodyTooLarge, ProblemTypes.UnsupportedMediaType]);
@@ -91,11 +97,21 @@ public static class OpenApiSetup
                 Description = string.Join("; ", group.Select(problem => $"`{problem.Code}`: {problem.Title}")),
                 Content = new Dictionary<string, OpenApiMediaType>
                 {
-                    ["application/problem+json"] = new() { Schema = SchemaOf(context.Document, body) },
+                    ["application/problem+json"] = new()
+                    {
+                        Schema = SchemaOf(context.Document, body),
+                        Examples = group.ToDictionary(problem => problem.Code, problem => ProblemExamples.Refer(context.Document, problem)),
+                    },
                 },
+                Headers = group.Key is StatusCodes.Status429TooManyRequests ? RetryAfter() : null,
             };
         }
     }
+
+    private static Dictionary<string, IOpenApiHeader> RetryAfter() => new()
+    {
+        ["Retry-After"] = new OpenApiHeader { Description = "Seconds to wait.", Schema = new OpenApiSchema { Type = JsonSchemaType.Integer, Minimum = "0" } },
+    };
 
     private static OpenApiSchemaReference SchemaOf(OpenApiDocument? document, OpenApiSchema body)
     {

@@ -14,6 +14,7 @@ internal static class ParameterSchemas
             parameter.Schema = (operation.OperationId, parameter.Name) switch
             {
                 (_, "vm" or "host" or "migration") => new OpenApiSchema { Type = JsonSchemaType.String, Pattern = ResourceId.Pattern },
+                (_, "token") => new OpenApiSchema { Type = JsonSchemaType.String, Pattern = "^[0-9a-f]{16}$" },
                 (_, "limit") => new OpenApiSchema
                 {
                     Type = JsonSchemaType.Integer,
@@ -28,10 +29,12 @@ internal static class ParameterSchemas
                     Minimum = "0",
                 },
                 ("ListHosts", "drained") => new OpenApiSchema { Type = JsonSchemaType.Boolean },
-                ("ListHits", "since") => new OpenApiSchema { Type = JsonSchemaType.String, Format = "date-time" },
+                ("ListHits" or "ListFaults" or "SummarizeFaults", "since") => new OpenApiSchema { Type = JsonSchemaType.String, Format = "date-time" },
+                (_, "bucket") => new OpenApiSchema { Type = JsonSchemaType.String, Pattern = "^1[hd]$" },
                 (_, "wait") => new OpenApiSchema { Type = JsonSchemaType.String, Pattern = "^[0-9]+[smhd]$" },
                 _ => parameter.Schema,
             };
+            parameter.Description ??= Descriptions.OfParameter(parameter.Name ?? string.Empty);
             parameter.Required |= (operation.OperationId, parameter.Name) is ("StreamDesiredState", "incarnation") or ("ClearPage", "reason");
         }
     }

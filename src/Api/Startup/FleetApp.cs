@@ -1,6 +1,7 @@
 using System.Reflection;
 using Fleet.Api.Agents;
 using Fleet.Api.Changes;
+using Fleet.Api.Faults;
 using Fleet.Api.Health;
 using Fleet.Api.Hits;
 using Fleet.Api.Hosts;
@@ -77,6 +78,7 @@ public static class FleetApp
         services.AddSingleton<IConfigureOptions<KestrelServerOptions>, ClientCertificates>();
         services.AddSingleton<IConfigureOptions<SocketTransportOptions>, DeadPeers>();
         services.AddSingleton<VmReader>();
+        services.AddSingleton<FaultReader>();
         services.AddSingleton<HostReader>();
         services.AddSingleton<PageReader>();
         services.AddSingleton<PageHistory>();
@@ -116,6 +118,7 @@ public static class FleetApp
         routes.MapHosts();
         routes.MapHostAdministration();
         routes.MapHits();
+        routes.MapFaults();
         routes.MapChanges();
         routes.MapJoinTokens();
         routes.MapTokens();

@@ -68,7 +68,13 @@ public sealed class FleetOptions
     /// <summary>Most hits that are kept.</summary>
     public int HitsKept { get; set; } = 1_000_000;
 
-    /// <summary>How often the four above are seen to.</summary>
+    /// <summary>Memory errors of hosts that were seen last longer ago are dropped, and their counts by the hour.</summary>
+    public TimeSpan FaultRetention { get; set; } = TimeSpan.FromDays(180);
+
+    /// <summary>Most memory errors of hosts, and most counts by the hour, that are kept.</summary>
+    public int FaultsKept { get; set; } = 1_000_000;
+
+    /// <summary>How often the six above are seen to.</summary>
     public TimeSpan RetentionInterval { get; set; } = TimeSpan.FromMinutes(10);
 
     /// <summary>PEM file with the authorities of client certificates; set, every https endpoint needs one. Null: none is asked for.</summary>

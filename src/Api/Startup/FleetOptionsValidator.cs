@@ -72,14 +72,14 @@ public sealed class FleetOptionsValidator : IValidateOptions<FleetOptions>
             errors.Add("Fleet:SwitchoverLifetime must be from 1 second to 1 hour.");
         }
 
-        if (options.ChangeRetention < TimeSpan.FromHours(1) || options.HitRetention < TimeSpan.FromHours(1))
+        if (options.ChangeRetention < TimeSpan.FromHours(1) || options.HitRetention < TimeSpan.FromHours(1) || options.FaultRetention < TimeSpan.FromHours(1))
         {
-            errors.Add("Fleet:ChangeRetention and Fleet:HitRetention must be 1 hour or more.");
+            errors.Add("Fleet:ChangeRetention, Fleet:HitRetention and Fleet:FaultRetention must be 1 hour or more.");
         }
 
-        if (options.ChangesKept < 1000 || options.HitsKept < 1000)
+        if (options.ChangesKept < 1000 || options.HitsKept < 1000 || options.FaultsKept < 1000)
         {
-            errors.Add("Fleet:ChangesKept and Fleet:HitsKept must be 1000 or more.");
+            errors.Add("Fleet:ChangesKept, Fleet:HitsKept and Fleet:FaultsKept must be 1000 or more.");
         }
 
         if (options.RetentionInterval < TimeSpan.FromSeconds(10) || options.RetentionInterval > TimeSpan.FromDays(1))

@@ -20,6 +20,11 @@ internal static class Logs
                 .MinimumLevel.Override("Microsoft.EntityFrameworkCore", Level(levels["Microsoft.EntityFrameworkCore"], LogEventLevel.Warning))
                 .MinimumLevel.Override("Fleet.Api.Security.BearerHandler", LogEventLevel.Warning)
                 .Enrich.FromLogContext();
+            foreach (var level in levels.GetChildren().Where(level => level.Key is not "Default"))
+            {
+                logger.MinimumLevel.Override(level.Key, Level(level.Value, LogEventLevel.Information));
+            }
+
             if (console)
             {
                 logger.WriteTo.Console(formatProvider: CultureInfo.InvariantCulture);

@@ -1,3 +1,5 @@
+using Fleet.Contracts.Faults;
+
 namespace Fleet.Contracts.Agents;
 
 /// <summary>
@@ -23,8 +25,11 @@ public sealed record ReportsRequest(
 
 /// <summary>One report; a flat object whose <paramref name="Kind"/> says which fields count.</summary>
 /// <param name="Sequence">Position in the spool, from 1, without gaps.</param>
-/// <param name="Kind"><c>poison</c>, <c>hit</c>, <c>seal</c>, <c>lifted</c>, <c>renounced</c> or <c>vmm-gone</c>.</param>
-/// <param name="Vm">The VM concerned.</param>
+/// <param name="Kind"><c>poison</c>, <c>hit</c>, <c>fault</c>, <c>seal</c>, <c>lifted</c>, <c>renounced</c> or <c>vmm-gone</c>.</param>
+/// <param name="Vm">
+/// The VM concerned. For a fault the one that has the memory mapped, with its memory instance and guest frame, or null when none has: then
+/// those two are 0. A VM that is none of this host's is not kept, the fault itself is.
+/// </param>
 /// <param name="MemoryInstance">Memory instance that the agent knew when it spooled the report.</param>
 /// <param name="Frame">Guest frame in 4 KiB units: the page's first for poison, the one accessed for a hit.</param>
 /// <param name="Shift">Size of the page, for poison; null for a hit.</param>
@@ -33,14 +38,15 @@ public sealed record ReportsRequest(
 /// <param name="PlacementEpoch">Placement epoch that the agent knew, for a hit.</param>
 /// <param name="FirstAt">When it was seen; for a coalesced hit the first time.</param>
 /// <param name="LastAt">For a coalesced hit the last time; otherwise as <paramref name="FirstAt"/>.</param>
-/// <param name="Count">Accesses this report stands for; 1 for all but hits.</param>
+/// <param name="Count">Accesses or errors this report stands for; 1 for all but hits and faults.</param>
 /// <param name="Origin">For poison, where it arose, fixed when it was spooled: <c>held</c>, <c>sealed</c> or <c>incoming</c>.</param>
 /// <param name="Migration">For seal, lifted and renounced: the migration. Their epoch is <paramref name="PlacementEpoch"/>.</param>
+/// <param name="MemoryFault">For a fault: the error of this host's memory.</param>
 /// <param name="TargetVmmInstance">For a seal: the VMM instance to which this VMM's stream ended; null for a park.</param>
 public sealed record AgentReport(
     long Sequence,
     string Kind,
-    string Vm,
+    string? Vm,
     long MemoryInstance,
     long Frame,
     int? Shift,
@@ -56,10 +62,14 @@ public sealed record AgentReport(
     string? Outcome,
     string? Origin = null,
     string? Migration = null,
-    string? TargetVmmInstance = null)
+    string? TargetVmmInstance = null,
+    MemoryFault? MemoryFault = null)
 {
     public const string Poison = "poison";
     public const string Hit = "hit";
+
+    /// <summary>An error of this host's memory, whether or not a VM has it mapped.</summary>
+    public const string Fault = "fault";
 
     /// <summary>The source's guest is paused and latched, its stream ended, every unservable page reported before this, its barrier closed.</summary>
     public const string Seal = "seal";

@@ -53,6 +53,7 @@ public static class ChangeKinds
     public const string PagesNotTaken = "pages.not-taken";
     public const string HostStated = "host.stated";
     public const string HostFenced = "host.fenced";
+    public const string HostUncorrected = "host.uncorrected-error";
     public const string HostFault = "host.memory-fault";
     public const string HostCreated = "host.created";
     public const string HostLabelled = "host.labelled";

@@ -32,6 +32,7 @@ public sealed class WriteBatch(StoreContexts contexts, IEnumerable<ICommitObserv
         var failed = new List<(WriteCommand Command, Exception Exception)>();
         var applied = new List<WriteCommand>(commands.Count);
         var afterCommit = new List<Action>();
+        var changes = new List<LoggedChange>();
         var now = time.GetUtcNow().ToUnixTimeMilliseconds();
         foreach (var command in commands)
         {
@@ -50,6 +51,7 @@ public sealed class WriteBatch(StoreContexts contexts, IEnumerable<ICommitObserv
                 touched.UnionWith(scope.Touched);
                 vms.UnionWith(scope.TouchedVms);
                 afterCommit.AddRange(scope.AfterCommit);
+                changes.AddRange(scope.Changes);
             }
         }
 
@@ -63,11 +65,21 @@ public sealed class WriteBatch(StoreContexts contexts, IEnumerable<ICommitObserv
         WriterMetrics.Batch.Record(commands.Count);
         WriterMetrics.Commit.Record(time.GetElapsedTime(started).TotalSeconds);
         activity?.SetTag("fleet.revision", revision).SetTag("fleet.commands", commands.Count);
-        StoreLog.Committed(logger, revision, commands.Count);
         afterCommit.ForEach(action => action());
         Publish(revision, touched);
         applied.ForEach(command => command.Complete());
         failed.ForEach(item => item.Command.Fail(item.Exception));
+        Log(revision, commands.Count, changes);
+    }
+
+    /// <summary>Only once the callers are answered: nobody waits for the log.</summary>
+    private void Log(long revision, int commands, List<LoggedChange> changes)
+    {
+        StoreLog.Committed(logger, revision, commands);
+        if (logger.IsEnabled(LogLevel.Information))
+        {
+            changes.ForEach(change => StoreLog.Changed(logger, change.Revision, change.Kind, change.Resource, change.Actor));
+        }
     }
 
     /// <summary>What changed of a VM concerns the source and the target of its migration as well.</summary>

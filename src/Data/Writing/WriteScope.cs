@@ -9,6 +9,7 @@ public sealed class WriteScope(FleetDbContext db, long revision, long now)
     private readonly HashSet<Touched> _touched = [];
     private readonly HashSet<string> _vms = new(StringComparer.Ordinal);
     private readonly List<Action> _afterCommit = [];
+    private readonly List<LoggedChange> _changes = [];
 
     public FleetDbContext Db { get; } = db;
 
@@ -25,6 +26,8 @@ public sealed class WriteScope(FleetDbContext db, long revision, long now)
     internal bool Accepted { get; set; }
 
     internal IReadOnlyList<Action> AfterCommit => _afterCommit;
+
+    internal IReadOnlyList<LoggedChange> Changes => _changes;
 
     /// <summary>Runs once the command is committed, before its caller is answered; never where it is not. For counting: quick, and must not throw.</summary>
     public void OnCommitted(Action action) => _afterCommit.Add(action);
@@ -55,6 +58,7 @@ public sealed class WriteScope(FleetDbContext db, long revision, long now)
             Payload = payload(Revision),
             At = Now,
         });
+        _changes.Add(new LoggedChange(Revision, kind, resource, actor));
         return Revision;
     }
 
@@ -71,3 +75,6 @@ public sealed class WriteScope(FleetDbContext db, long revision, long now)
         }
     }
 }
+
+/// <summary>What the program's log says of a change: neither its reason nor its payload, which hold what people and agents wrote.</summary>
+internal readonly record struct LoggedChange(long Revision, string Kind, string Resource, string Actor);
