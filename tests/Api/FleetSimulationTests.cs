@@ -55,7 +55,7 @@ public sealed class FleetSimulationTests
                 await world.ForgetAsync($"vm-{round}");
                 counts.Add(fleet.Counts);
             },
-            iter: Environment.GetEnvironmentVariable("FLEET_FULL") == "1" ? 20_000 : 500,
+            iter: Environment.GetEnvironmentVariable("FLEET_FULL") == "1" ? 5_000 : 500,
             threads: 1,
             print: steps => string.Join(' ', steps.Select(step => $"{step.Kind}({step.Host},{step.Frame},{step.Variant})"))));
         await world.DisposeAsync();

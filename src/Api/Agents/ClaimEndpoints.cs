@@ -95,7 +95,7 @@ public static class ClaimEndpoints
 
     private static async Task<Outcome<Claimed>> TakeOverAsync(WriteScope scope, string host, ClaimRequest request, string actor, StoreRestore restore)
     {
-        var shown = new Shown(host, request.HighestSeen, request.LastIncarnation, []);
+        var shown = new Shown(host, request.HighestSeen, request.LastIncarnation, []) { Spool = request.Spool };
         if (shown.IsBeyondBelief(scope.Revision))
         {
             return Admission.BeyondBelief();
@@ -132,6 +132,7 @@ public static class ClaimEndpoints
             errors.Add("$.highestSeen", "Not below zero.");
         }
 
+        SpoolPositions.Check(request.Spool, errors);
         if (request.Capabilities.Count > MaximumCapabilities)
         {
             errors.Add("$.capabilities", $"At most {MaximumCapabilities}.");

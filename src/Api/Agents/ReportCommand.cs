@@ -44,7 +44,7 @@ internal sealed class ReportCommand
             return refused;
         }
 
-        if ((request.Acks is { Count: > 0 } || request.HighestSeen > scope.Revision) && await ShownBy(host, request).FindProofAsync(scope.Db, scope.Revision) is not null)
+        if (request.Acks is { Count: > 0 } && await ShownBy(host, request).FindProofAsync(scope.Db, scope.Revision) is not null)
         {
             // Nothing of it counts: the numbers that it is about are not this database's.
             return ProblemTypes.StatementRequired;
@@ -85,12 +85,12 @@ internal sealed class ReportCommand
             await command._gate.ObstructAsync(obstacles);
         }
 
-        return new ReportsResult(spool?.LastSequence ?? 0, command._rejected, scope.Revision);
+        return new ReportsResult(spool?.LastSequence ?? 0, command._rejected);
     }
 
-    /// <summary>A number that was never issued here, as such or in an acknowledgement, proves that the database was put back from a backup.</summary>
+    /// <summary>An acknowledgement of a generation that was never issued here proves that the database was put back from a backup.</summary>
     public static Shown ShownBy(string host, ReportsRequest request) =>
-        new(host, request.HighestSeen, request.Incarnation, [.. (request.Acks ?? []).Select(ack => new ShownVm(ack.Vm, ack.Generation, ack.MemoryInstance))]);
+        new(host, 0, request.Incarnation, [.. (request.Acks ?? []).Select(ack => new ShownVm(ack.Vm, ack.Generation, ack.MemoryInstance))]);
 
     private async Task ApplyAsync(string spoolId, List<AgentReport> reports)
     {

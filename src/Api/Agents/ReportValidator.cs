@@ -21,7 +21,7 @@ internal static partial class ReportValidator
     public static Problem? Validate(ReportsRequest request)
     {
         var errors = new ValidationErrors();
-        if (!SpoolId().IsMatch(request.SpoolId))
+        if (!IsSpoolId(request.SpoolId))
         {
             errors.Add("$.spoolId", "32 lower-case hex digits.");
         }
@@ -236,6 +236,8 @@ internal static partial class ReportValidator
             errors.Add($"{path}.outcome", "mce-injected, vm-killed, blocked or unknown.");
         }
     }
+
+    public static bool IsSpoolId(string? text) => text is not null && SpoolId().IsMatch(text);
 
     [GeneratedRegex(@"\A[0-9a-f]{64}\z")]
     private static partial Regex Digest();

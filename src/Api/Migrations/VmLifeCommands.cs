@@ -22,6 +22,12 @@ internal sealed class VmLifeCommands(MigrationCommands migrations, StatusBoard b
             return ProblemTypes.UnknownVm;
         }
 
+        if (vm.Quarantined)
+        {
+            // Also where it was parked before the restore: a host may have it running.
+            return ProblemTypes.Quarantined;
+        }
+
         var active = await MigrationCommands.FindActiveAsync(scope.Db, id);
         if (active is { TargetHost: not null })
         {

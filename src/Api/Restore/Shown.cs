@@ -1,5 +1,7 @@
 using Fleet.Contracts;
+using Fleet.Contracts.Agents;
 using Fleet.Data;
+using Fleet.Data.Entities;
 using Microsoft.EntityFrameworkCore;
 
 namespace Fleet.Api.Restore;
@@ -13,6 +15,9 @@ internal sealed record ShownVm(string Vm, long Generation, long MemoryInstance);
 /// </summary>
 internal sealed record Shown(string Host, long HighestSeen, long? Incarnation, IReadOnlyList<ShownVm> Vms)
 {
+    /// <summary>How far the agent's spool was answered; null where the request does not tell.</summary>
+    public SpoolPosition? Spool { get; init; }
+
     public long Highest => Vms.SelectMany(vm => new[] { vm.Generation, vm.MemoryInstance }).Append(HighestSeen).Append(Incarnation ?? 0).Max();
 
     /// <summary>A number so far ahead that no restore explains it: it must not push the store epoch to its end.</summary>
@@ -38,6 +43,11 @@ internal sealed record Shown(string Host, long HighestSeen, long? Incarnation, I
             return $"the agent of {Host} shows incarnation {incarnation}, and {row?.Incarnation ?? 0} is its newest here";
         }
 
+        if (await FindForgottenReportAsync(db, row, counter) is { } forgotten)
+        {
+            return forgotten;
+        }
+
         foreach (var shown in Vms)
         {
             if (await db.Vms.AsNoTracking().SingleOrDefaultAsync(vm => vm.Id == shown.Vm) is { } vm
@@ -49,6 +59,22 @@ internal sealed record Shown(string Host, long HighestSeen, long? Incarnation, I
         }
 
         return null;
+    }
+
+    /// <summary>
+    /// Whatever numbers were issued since: an agent drops a report only when it was told that it is durable. One that has still to state what
+    /// it holds settles it there; and a spool that this database never saw says something only where the agent's last life is known here.
+    /// </summary>
+    private async Task<string?> FindForgottenReportAsync(FleetDbContext db, HostRow? host, long counter)
+    {
+        if (Spool is not { } spool || host is null || Admission.IsStatementRequired(host, counter))
+        {
+            return null;
+        }
+
+        var row = await db.Spools.AsNoTracking().SingleOrDefaultAsync(known => known.Host == Host && known.SpoolId == spool.SpoolId);
+        var last = row?.LastSequence ?? (Incarnation == host.Incarnation ? 0 : spool.Applied);
+        return spool.Applied > last ? $"the agent of {Host} was told that report {spool.Applied} of its spool is stored, and {last} is the newest here" : null;
     }
 
     private static bool IsPresent(long number, long counter) => StoreEpochs.Of(number) == StoreEpochs.Of(counter);

@@ -1,4 +1,5 @@
 using System.Text.Json;
+using Fleet.Api.Agents;
 using Fleet.Api.Problems;
 using Fleet.Api.Vms;
 using Fleet.Contracts;
@@ -56,6 +57,11 @@ internal sealed class StatementCommand
         foreach (var statement in request.Vms)
         {
             pages += await command.TakeAsync(statement);
+        }
+
+        if (row.StatedEpoch != epoch && request.Spool is { } spool)
+        {
+            await SpoolPositions.GoOnFromAsync(scope, host, spool);
         }
 
         if (row.StatedEpoch != epoch || pages > 0)

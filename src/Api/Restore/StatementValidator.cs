@@ -1,3 +1,4 @@
+using Fleet.Api.Agents;
 using Fleet.Api.Pages;
 using Fleet.Api.Problems;
 using Fleet.Api.Vms;
@@ -22,6 +23,7 @@ internal static class StatementValidator
             return errors.ToProblem();
         }
 
+        SpoolPositions.Check(request.Spool, errors);
         var seen = new HashSet<string>(StringComparer.Ordinal);
         long pages = 0;
         for (var index = 0; index < request.Vms.Count; index++)

@@ -10,13 +10,19 @@ namespace Fleet.Contracts.Agents;
 /// floor of the store epoch that it promised. One from the future proves that the database was put back from a backup.
 /// </param>
 /// <param name="LastIncarnation">What the last claim of this host's agent was answered; null when it does not know.</param>
+/// <param name="Spool">How far this agent's spool was answered; a control plane that knows less of it was put back from a backup.</param>
 public sealed record ClaimRequest(
     string BootId,
     string AgentVersion,
     string Kernel,
     IReadOnlyDictionary<string, string> Capabilities,
     long HighestSeen = 0,
-    long? LastIncarnation = null);
+    long? LastIncarnation = null,
+    SpoolPosition? Spool = null);
+
+/// <param name="SpoolId">Made with the spool, 32 lower-case hex digits.</param>
+/// <param name="Applied">Highest sequence of it that the control plane answered to be durable; 0 before the first.</param>
+public sealed record SpoolPosition(string SpoolId, long Applied);
 
 /// <param name="Incarnation">Sent with every later request of this agent process; an older one is answered 409 <c>agent-superseded</c>.</param>
 /// <param name="HeartbeatInterval">Duration text such as <c>5s</c>.</param>

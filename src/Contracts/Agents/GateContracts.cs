@@ -50,7 +50,8 @@ public static class VmmInstanceText
 /// agent holds, of every VM it knows. With it the agent has promised, durably, to refuse older store epochs. Repeating it changes nothing.
 /// </summary>
 /// <param name="StoreEpoch">As the claim answered.</param>
-public sealed record StatementRequest(long Incarnation, long StoreEpoch, IReadOnlyList<VmStatement> Vms);
+/// <param name="Spool">From where its reports go on: what the control plane answered before it was put back is in this statement.</param>
+public sealed record StatementRequest(long Incarnation, long StoreEpoch, IReadOnlyList<VmStatement> Vms, SpoolPosition? Spool = null);
 
 /// <summary>What a host holds of one VM.</summary>
 /// <param name="MemoryInstance">The newest that this agent knows.</param>

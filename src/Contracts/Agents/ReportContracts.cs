@@ -14,14 +14,12 @@ namespace Fleet.Contracts.Agents;
 /// All that keeps this host from staging migrations' VMs, at this moment; not spooled. When given, even empty, it replaces what the
 /// host said before; when absent nothing changes.
 /// </param>
-/// <param name="HighestSeen">Newest revision that a report of this host was answered with; one that was never issued is refused with 409 <c>statement-required</c>.</param>
 public sealed record ReportsRequest(
     long Incarnation,
     string SpoolId,
     IReadOnlyList<AgentReport> Reports,
     IReadOnlyList<GateAck>? Acks = null,
-    IReadOnlyList<GateObstacle>? Obstacles = null,
-    long HighestSeen = 0);
+    IReadOnlyList<GateObstacle>? Obstacles = null);
 
 /// <summary>One report; a flat object whose <paramref name="Kind"/> says which fields count.</summary>
 /// <param name="Sequence">Position in the spool, from 1, without gaps.</param>
@@ -101,11 +99,7 @@ public static class PoisonOrigins
 
 /// <param name="Applied">Highest sequence of this spool that is durable; the agent removes everything up to it.</param>
 /// <param name="Rejected">Reports of this request that can never be applied; counted, logged, and removed from the spool like the others.</param>
-/// <param name="Revision">
-/// Newest revision of the control plane, as it answers. The agent keeps it, on disk before it forgets a report: if the database is ever put
-/// back to before it, that is proven by this number (GATE.md, "Restore from backup").
-/// </param>
-public sealed record ReportsResult(long Applied, IReadOnlyList<RejectedReport> Rejected, long Revision = 0);
+public sealed record ReportsResult(long Applied, IReadOnlyList<RejectedReport> Rejected);
 
 /// <param name="Code">Stable code, such as <c>not-placed-here</c>, <c>unknown-vm</c>, <c>stale-memory-instance</c>, <c>frame-outside-memory</c>.</param>
 public sealed record RejectedReport(long Sequence, string Code);

@@ -2,6 +2,7 @@ using Fleet.Contracts.Agents;
 using Fleet.HostAgent.Options;
 using Fleet.HostAgent.Reconcile;
 using Fleet.HostAgent.Restore;
+using Fleet.HostAgent.Spool;
 using Fleet.Linux.Processes;
 using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
@@ -12,9 +13,12 @@ namespace Fleet.HostAgent.ControlPlane;
 /// <summary>Enrols, claims, and keeps the three conversations with the control plane going. Its absence stops no enforcement.</summary>
 public sealed partial class ControlPlaneService(
     Enrollment enrollment, CredentialRotation rotation, ControlPlaneClient client, DesiredStream stream, Heartbeats heartbeats, ReportSender reports,
-    StorePromise promise, Stating stating, VmTable table, IHostApplicationLifetime lifetime, IOptions<AgentOptions> options, TimeProvider time,
+    StorePromise promise, Stating stating, ReportSpool spool, VmTable table, IHostApplicationLifetime lifetime, IOptions<AgentOptions> options, TimeProvider time,
     ILogger<ControlPlaneService> logger) : BackgroundService
 {
+    // The control plane knows less of the spool than it answered: it is shown how much with the next claim.
+    private bool _spoolForgotten;
+
     // A conversation that lasted this long was a success, however it ended.
     private static readonly TimeSpan Lasting = TimeSpan.FromSeconds(30);
 
@@ -57,6 +61,13 @@ public sealed partial class ControlPlaneService(
                 await stating.PromiseAsync(claim.StoreEpoch, stoppingToken);
             }
 
+            if (_spoolForgotten && !claim.StatementRequired)
+            {
+                // It proved nothing: what waits goes out under a new id, so that no gap keeps it.
+                spool.StartOver();
+            }
+
+            _spoolForgotten = false;
             if (claim.StatementRequired)
             {
                 await RepeatAsync("state what this host holds", token => StateAsync(claim, token), stoppingToken);
@@ -68,6 +79,12 @@ public sealed partial class ControlPlaneService(
         catch (ControlPlaneException exception) when (exception.Code == ControlPlaneException.StatementRequired)
         {
             LogClaimAgain(options.Value.Host);
+            return true;
+        }
+        catch (ControlPlaneException exception) when (exception.Code == ControlPlaneException.SpoolGap)
+        {
+            _spoolForgotten = true;
+            LogForgotten(exception.Message);
             return true;
         }
         catch (ControlPlaneException exception) when (exception.Code == ControlPlaneException.AgentSuperseded)
@@ -98,7 +115,7 @@ public sealed partial class ControlPlaneService(
     private async Task<ClaimResult> ClaimAsync(CancellationToken cancellationToken)
     {
         var claim = await client.ClaimAsync(
-            new ClaimRequest(KernelInfo.BootId, AgentVersion.Text, KernelInfo.Release, CapabilityProbe.Table(), stating.HighestSeen, promise.Incarnation),
+            new ClaimRequest(KernelInfo.BootId, AgentVersion.Text, KernelInfo.Release, CapabilityProbe.Table(), stating.HighestSeen, promise.Incarnation, spool.Position),
             cancellationToken);
         if (claim.StoreEpoch < promise.StoreEpoch)
         {
@@ -206,7 +223,7 @@ public sealed partial class ControlPlaneService(
 
     private static bool IsPassing(Exception exception, CancellationToken cancellationToken) => exception switch
     {
-        ControlPlaneException { Code: ControlPlaneException.AgentSuperseded or ControlPlaneException.StatementRequired } => false,
+        ControlPlaneException { Code: ControlPlaneException.AgentSuperseded or ControlPlaneException.StatementRequired or ControlPlaneException.SpoolGap } => false,
         HttpRequestException or ControlPlaneException or IOException or InvalidDataException => true,
         OperationCanceledException => !cancellationToken.IsCancellationRequested,
         _ => false,
@@ -223,6 +240,9 @@ public sealed partial class ControlPlaneService(
 
     [LoggerMessage(1636, LogLevel.Warning, "The control plane asks host {Host} to state what it holds: claiming it again")]
     private partial void LogClaimAgain(string host);
+
+    [LoggerMessage(1637, LogLevel.Warning, "The control plane knows less of this host's reports than it answered ({Problem}): claiming the host again, which shows it")]
+    private partial void LogForgotten(string problem);
 
     [LoggerMessage(1635, LogLevel.Error, "The join token was refused ({Problem}). Create another (POST /v1/join-tokens with host {Host}) and start the agent with it")]
     private partial void LogJoinTokenRefused(string problem, string host);

@@ -1,13 +1,12 @@
 using Fleet.Contracts.Agents;
 using Fleet.HostAgent.Gate;
-using Fleet.HostAgent.Restore;
 using Fleet.HostAgent.Spool;
 using Microsoft.Extensions.Logging;
 
 namespace Fleet.HostAgent.ControlPlane;
 
 /// <summary>Sends the spool's head, in order, and removes what the control plane has made durable.</summary>
-public sealed partial class ReportSender(ControlPlaneClient client, ReportSpool spool, GateOutbox outbox, StorePromise promise, ILogger<ReportSender> logger)
+public sealed partial class ReportSender(ControlPlaneClient client, ReportSpool spool, GateOutbox outbox, ILogger<ReportSender> logger)
 {
     private const int MostPerRequest = 1000;
 
@@ -26,7 +25,7 @@ public sealed partial class ReportSender(ControlPlaneClient client, ReportSpool 
                 continue;
             }
 
-            await SendAsync(new ReportsRequest(incarnation, spool.SpoolId, reports, acks, obstacles, promise.Revision), cancellationToken);
+            await SendAsync(new ReportsRequest(incarnation, spool.SpoolId, reports, acks, obstacles), cancellationToken);
         }
     }
 
@@ -42,18 +41,7 @@ public sealed partial class ReportSender(ControlPlaneClient client, ReportSpool 
             }
 
             told = true;
-            if (request.Reports.Count > 0)
-            {
-                promise.Saw(result.Revision);
-            }
-
             spool.Acknowledge(result.Applied);
-        }
-        catch (ControlPlaneException exception) when (exception.Code == ControlPlaneException.SpoolGap)
-        {
-            // It has no memory of this spool up to here (restored from a backup): none of these was ever applied.
-            LogGap(exception.Message);
-            spool.StartOver();
         }
         finally
         {
@@ -66,7 +54,4 @@ public sealed partial class ReportSender(ControlPlaneClient client, ReportSpool 
 
     [LoggerMessage(1621, LogLevel.Warning, "The control plane refused report {Sequence} for good: {Code}")]
     private partial void LogRejected(long sequence, string code);
-
-    [LoggerMessage(1622, LogLevel.Warning, "The control plane lost its place in this spool ({Problem}); what waits is sent under a new spool id")]
-    private partial void LogGap(string problem);
 }

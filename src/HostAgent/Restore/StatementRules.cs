@@ -45,11 +45,10 @@ public static class StatementRules
     }
 
     /// <summary>The highest number that the agent durably knows.</summary>
-    public static long HighestSeen(IEnumerable<DesiredVm> desired, IEnumerable<GateRecord> records, long? incarnation, long promised, long revision = 0) =>
+    public static long HighestSeen(IEnumerable<DesiredVm> desired, IEnumerable<GateRecord> records, long? incarnation, long promised) =>
         desired.SelectMany(vm => new[] { vm.Generation, vm.PlacementEpoch, vm.MemoryInstance })
             .Concat(records.SelectMany(record => new[] { record.Right, record.Closed, record.MemoryInstance }))
             .Append(incarnation ?? 0)
             .Append(StoreEpochs.FloorOf(promised))
-            .Append(revision)
             .Max();
 }

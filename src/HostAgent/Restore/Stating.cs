@@ -6,6 +6,7 @@ using Fleet.HostAgent.ControlPlane;
 using Fleet.HostAgent.Enforce;
 using Fleet.HostAgent.Gate;
 using Fleet.HostAgent.Reconcile;
+using Fleet.HostAgent.Spool;
 using Fleet.HostAgent.State;
 using Fleet.Linux;
 using Microsoft.Extensions.Logging;
@@ -17,12 +18,12 @@ namespace Fleet.HostAgent.Restore;
 /// open is closed on disk, and only then is it stated what this host holds.
 /// </summary>
 public sealed partial class Stating(
-    StorePromise promise, GateStore gates, GateOutbox outbox, VmTable table, AttachmentJournal journal, ControlPlaneClient client, ILogger<Stating> logger)
+    StorePromise promise, GateStore gates, GateOutbox outbox, VmTable table, AttachmentJournal journal, ReportSpool spool, ControlPlaneClient client, ILogger<Stating> logger)
 {
     private const int MostVms = 10_000;
 
     public long HighestSeen =>
-        StatementRules.HighestSeen(table.All.Select(entry => entry.Desired).OfType<DesiredVm>(), gates.All(), promise.Incarnation, promise.StoreEpoch, promise.Revision);
+        StatementRules.HighestSeen(table.All.Select(entry => entry.Desired).OfType<DesiredVm>(), gates.All(), promise.Incarnation, promise.StoreEpoch);
 
     /// <summary>From here on every view of an older store epoch is refused.</summary>
     public async Task PromiseAsync(long storeEpoch, CancellationToken cancellationToken)
@@ -51,7 +52,7 @@ public sealed partial class Stating(
     public async Task StateAsync(ClaimResult claim, CancellationToken cancellationToken)
     {
         var statements = await CollectAsync(cancellationToken);
-        await client.StateAsync(new StatementRequest(claim.Incarnation, claim.StoreEpoch, statements), cancellationToken);
+        await client.StateAsync(new StatementRequest(claim.Incarnation, claim.StoreEpoch, statements, spool.Position), cancellationToken);
         LogStated(statements.Count, claim.StoreEpoch);
     }
 

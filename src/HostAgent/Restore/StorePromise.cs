@@ -14,7 +14,6 @@ namespace Fleet.HostAgent.Restore;
 public sealed class StorePromise
 {
     private readonly string _path;
-    private readonly Lock _lock = new();
     private PromiseRecord _record;
 
     public StorePromise(StateFolder folder)
@@ -30,39 +29,23 @@ public sealed class StorePromise
     /// <summary>Null before the first claim.</summary>
     public long? Incarnation => Volatile.Read(ref _record).Incarnation;
 
-    /// <summary>Newest revision that the control plane answered a report with.</summary>
-    public long Revision => Volatile.Read(ref _record).Revision;
-
     /// <summary>Whether the view is of a store epoch that is refused: it gives no right, no seal, and changes no arms.</summary>
     public bool IsOlder(DesiredVm view) => StoreEpochs.Of(view.PlacementEpoch) < StoreEpoch;
 
     /// <summary>Durable when it returns.</summary>
-    public void Promise(long storeEpoch) => Save(record => record with { StoreEpoch = Math.Max(storeEpoch, record.StoreEpoch) });
+    public void Promise(long storeEpoch) => Save(_record with { StoreEpoch = Math.Max(storeEpoch, StoreEpoch) });
 
     /// <summary>Durable when it returns.</summary>
-    public void Claimed(long incarnation) => Save(record => record with { Incarnation = incarnation });
+    public void Claimed(long incarnation) => Save(_record with { Incarnation = incarnation });
 
-    /// <summary>Durable when it returns. Before a report is forgotten: if the control plane loses it, this number proves it.</summary>
-    public void Saw(long revision)
+    private void Save(PromiseRecord record)
     {
-        if (revision > Revision)
-        {
-            Save(record => record with { Revision = Math.Max(revision, record.Revision) });
-        }
-    }
-
-    private void Save(Func<PromiseRecord, PromiseRecord> change)
-    {
-        lock (_lock)
-        {
-            var record = change(_record);
-            DurableFile.Write(_path, JsonSerializer.SerializeToUtf8Bytes(record, PromiseJson.Default.PromiseRecord));
-            Volatile.Write(ref _record, record);
-        }
+        DurableFile.Write(_path, JsonSerializer.SerializeToUtf8Bytes(record, PromiseJson.Default.PromiseRecord));
+        Volatile.Write(ref _record, record);
     }
 }
 
-internal sealed record PromiseRecord(long StoreEpoch, long? Incarnation, long Revision = 0);
+internal sealed record PromiseRecord(long StoreEpoch, long? Incarnation);
 
 [JsonSerializable(typeof(PromiseRecord))]
 internal sealed partial class PromiseJson : JsonSerializerContext;

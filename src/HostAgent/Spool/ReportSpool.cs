@@ -47,6 +47,18 @@ public sealed partial class ReportSpool : IDisposable
     /// <summary>32 lower-case hex digits.</summary>
     public string SpoolId { get; private set; } = string.Empty;
 
+    /// <summary>What the control plane has answered to be durable: nothing else ever leaves.</summary>
+    public SpoolPosition Position
+    {
+        get
+        {
+            lock (_lock)
+            {
+                return new SpoolPosition(SpoolId, (_waiting.TryPeek(out var first) ? first.Sequence : _next) - 1);
+            }
+        }
+    }
+
     public int Count
     {
         get

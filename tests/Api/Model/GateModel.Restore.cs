@@ -15,6 +15,8 @@ internal sealed partial class GateModel
     private readonly HashSet<string> _fenced = [];
     private readonly Dictionary<string, VmStatement> _statements = [];
 
+    private int _restores;
+
     /// <summary>Why the VM is quarantined; null when it is not.</summary>
     private string? _quarantine;
 
@@ -30,6 +32,7 @@ internal sealed partial class GateModel
         await agent.ClaimAsync(highestSeen: await _world.Api.CounterAsync() + 1, boot: RestoreWorld.BootOf(agent));
         Assert.True(agent.Claim.StatementRequired);
         _online.Add(agent.Host);
+        _restores++;
         _stated.Clear();
         _fenced.Clear();
         _statements.Clear();
@@ -68,11 +71,11 @@ internal sealed partial class GateModel
         TryEndQuarantine();
     }
 
-    /// <summary>Rights below every number of this run, no two alike.</summary>
+    /// <summary>Rights below every number of this run, no two alike: an epoch is of one host and one life of the memory.</summary>
     private VmStatement Statement(GateStep step)
     {
         var statement = new VmStatement(_vm, _memory, null, null, null, false, [new PageKey(step.Number, 12)]);
-        var held = statement with { Right = (3 * step.Number) + step.Host + 1, RightMemoryInstance = _memory, VmmInstance = "boot-a:1:1" };
+        var held = statement with { Right = (12 * _restores) + (3 * step.Number) + step.Host + 1, RightMemoryInstance = _memory, VmmInstance = "boot-a:1:1" };
         var closed = held with { Closed = StoreEpochs.LastBefore(1) };
         return step.Variant switch
         {

@@ -140,14 +140,25 @@ internal sealed partial class SimulatedFleet
         return await db.Counter.Select(row => row.Revision).SingleAsync();
     }
 
-    // Into the file that the control plane has open, as one transaction: the same pages, without a new start for each.
-    private Task PutBackAsync()
+    // Into the file that the control plane has open, as one transaction: the same pages, without a new start for each. Its timers write
+    // to it now and then, and the copy does not wait for them by itself.
+    private async Task PutBackAsync()
     {
-        using var source = new SqliteConnection($"Data Source={_backup};Mode=ReadOnly;Pooling=False");
-        using var target = new SqliteConnection($"Data Source={Store.DatabasePath};Pooling=False");
-        source.Open();
-        target.Open();
-        source.BackupDatabase(target);
-        return Task.CompletedTask;
+        for (var tries = 0; ; tries++)
+        {
+            try
+            {
+                using var source = new SqliteConnection($"Data Source={_backup};Mode=ReadOnly;Pooling=False");
+                using var target = new SqliteConnection($"Data Source={Store.DatabasePath};Pooling=False");
+                source.Open();
+                target.Open();
+                source.BackupDatabase(target);
+                return;
+            }
+            catch (SqliteException exception) when (exception.SqliteErrorCode == SQLitePCL.raw.SQLITE_BUSY && tries < 500)
+            {
+                await Task.Delay(10);
+            }
+        }
     }
 }

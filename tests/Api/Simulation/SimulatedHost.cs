@@ -33,9 +33,9 @@ internal sealed partial class SimulatedHost(TestAgent caller, IServiceProvider s
     private long _sequence;
     private GateAck? _ack;
     private bool _isLatched;
+    private bool _isForgotten;
     private long _promised;
     private long? _incarnation;
-    private long _revision;
     private int _boots = 1;
     private int _processes;
     private int _fuse = -1;
@@ -60,6 +60,8 @@ internal sealed partial class SimulatedHost(TestAgent caller, IServiceProvider s
 
     /// <summary>Rights taken by a permit.</summary>
     public int Lifts { get; private set; }
+
+    private SpoolPosition Position => new(_spoolId, (_spool.Count > 0 ? _spool[0].Sequence : _sequence + 1) - 1);
 
     private string Boot => $"{Name}-boot-{_boots}";
 
@@ -216,7 +218,6 @@ internal sealed partial class SimulatedHost(TestAgent caller, IServiceProvider s
         if (outcome is { IsRefused: false })
         {
             _sent.AddRange(reports.Select(report => (_spoolId, report)));
-            _revision = Math.Max(_revision, reports.Count > 0 ? outcome.Value.Revision : 0);
             _spool.RemoveAll(report => report.Sequence <= outcome.Value.Applied);
         }
         else if (outcome.Problem!.Type == ProblemTypes.StatementRequired)
@@ -225,10 +226,8 @@ internal sealed partial class SimulatedHost(TestAgent caller, IServiceProvider s
         }
         else
         {
-            // Restored from a backup: none of these was ever applied.
             Assert.Equal(ProblemTypes.SpoolGap, outcome.Problem.Type);
-            (_spoolId, _sequence) = (Guid.NewGuid().ToString("N"), 0);
-            _spool = [.. _spool.Select(report => report with { Sequence = ++_sequence })];
+            (IsClaimed, _isForgotten) = (false, true);
         }
     }
 
@@ -251,7 +250,7 @@ internal sealed partial class SimulatedHost(TestAgent caller, IServiceProvider s
 
     private Task<Outcome<ReportsResult>> ApplyAsync(string spoolId, IReadOnlyList<AgentReport> reports, IReadOnlyList<GateAck> acks)
     {
-        var request = new ReportsRequest(caller.Incarnation, spoolId, reports, acks, HighestSeen: _revision);
+        var request = new ReportsRequest(caller.Incarnation, spoolId, reports, acks);
         return _writer.ExecuteAsync(scope => ReportCommand.ApplyAsync(scope, Name, request, Name), CancellationToken.None);
     }
 
@@ -290,7 +289,7 @@ internal sealed partial class SimulatedHost(TestAgent caller, IServiceProvider s
     private async Task ClaimAsync()
     {
         IEnumerable<DesiredVm> desired = Desired is null ? [] : [Desired];
-        await caller.ClaimAsync(StatementRules.HighestSeen(desired, [Record], _incarnation, _promised, _revision), _incarnation, Boot);
+        await caller.ClaimAsync(StatementRules.HighestSeen(desired, [Record], _incarnation, _promised), _incarnation, Boot, Position);
         var claim = caller.Claim;
         Assert.True(claim.StoreEpoch >= _promised, $"{Name} promised {_promised}, and is claimed in {claim.StoreEpoch}");
         Disk(() => _incarnation = claim.Incarnation);
@@ -303,8 +302,15 @@ internal sealed partial class SimulatedHost(TestAgent caller, IServiceProvider s
 
         if (claim.StatementRequired)
         {
-            await caller.StateAsync([.. State()]);
+            (await caller.SendStatementAsync(Position, [.. State()])).EnsureSuccessStatusCode();
         }
+        else if (_isForgotten)
+        {
+            (_spoolId, _sequence) = (Guid.NewGuid().ToString("N"), 0);
+            _spool = [.. _spool.Select(report => report with { Sequence = ++_sequence })];
+        }
+
+        _isForgotten = false;
     }
 
     private IEnumerable<VmStatement> State()

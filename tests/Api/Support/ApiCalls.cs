@@ -89,22 +89,24 @@ public sealed class TestAgent(string host, HttpClient client)
     /// <summary>The same agent process, talking to the control plane that runs now.</summary>
     public TestAgent MoveTo(ApiHost api) => new(Host, api.Client(Credential)) { Credential = Credential, Incarnation = Incarnation, SpoolId = SpoolId };
 
-    public async Task<TestAgent> ClaimAsync(long highestSeen = 0, long? lastIncarnation = null, string boot = "boot")
+    public async Task<TestAgent> ClaimAsync(long highestSeen = 0, long? lastIncarnation = null, string boot = "boot", SpoolPosition? spool = null)
     {
-        Claim = await (await SendClaimAsync(highestSeen, lastIncarnation, boot)).ReadAsync(FleetJson.Default.ClaimResult);
+        Claim = await (await SendClaimAsync(highestSeen, lastIncarnation, boot, spool)).ReadAsync(FleetJson.Default.ClaimResult);
         Incarnation = Claim.Incarnation;
         return this;
     }
 
-    public Task<HttpResponseMessage> SendClaimAsync(long highestSeen = 0, long? lastIncarnation = null, string boot = "boot") => Client.PostAsJsonAsync(
+    public Task<HttpResponseMessage> SendClaimAsync(long highestSeen = 0, long? lastIncarnation = null, string boot = "boot", SpoolPosition? spool = null) => Client.PostAsJsonAsync(
         Routes.Claim(Host),
         new ClaimRequest(
-            boot, "0.1.0", "6.18", new Dictionary<string, string> { ["uffd.poison"] = "yes", ["policy.marker.memfd"] = "yes" }, highestSeen, lastIncarnation),
+            boot, "0.1.0", "6.18", new Dictionary<string, string> { ["uffd.poison"] = "yes", ["policy.marker.memfd"] = "yes" }, highestSeen, lastIncarnation, spool),
         FleetJson.Default.ClaimRequest);
 
     /// <summary>In the store epoch of the last claim.</summary>
-    public Task<HttpResponseMessage> SendStatementAsync(params VmStatement[] vms) =>
-        Client.PostAsJsonAsync(Routes.Statement(Host), new StatementRequest(Incarnation, Claim.StoreEpoch, vms), FleetJson.Default.StatementRequest);
+    public Task<HttpResponseMessage> SendStatementAsync(params VmStatement[] vms) => SendStatementAsync(null, vms);
+
+    public Task<HttpResponseMessage> SendStatementAsync(SpoolPosition? spool, params VmStatement[] vms) =>
+        Client.PostAsJsonAsync(Routes.Statement(Host), new StatementRequest(Incarnation, Claim.StoreEpoch, vms, spool), FleetJson.Default.StatementRequest);
 
     public async Task StateAsync(params VmStatement[] vms) => await (await SendStatementAsync(vms)).ReadAsync(FleetJson.Default.StatementResult);
 
