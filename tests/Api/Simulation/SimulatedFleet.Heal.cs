@@ -93,7 +93,7 @@ internal sealed partial class SimulatedFleet
             // It has a VMM, and yet no guest runs in it: its RAM is of no use.
             var source = Host(vm.Host);
             var isLost = vm.ResetWanted || source.Record.Vmm != source.Vmm!.Identity || source.Vmm.MemoryInstance != vm.MemoryInstance || !IsCurrent(source.Vmm);
-            Assert.True(isLost, $"EF: {vm.Host} has the guest with all its memory, and does not let it run: {source.Vmm!.View(false)} {source.Record}");
+            Assert.True(isLost, $"EF: {vm.Host} has the guest with all its memory, and does not let it run: {source.Vmm?.View(false)} {source.Record}");
             source.KillVmm();
             await ResetAsync();
         }
