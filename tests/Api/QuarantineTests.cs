@@ -1,0 +1,132 @@
+using System.Net;
+using Fleet.Api.Tests.Support;
+using Fleet.Contracts;
+using Fleet.Contracts.Agents;
+using Fleet.Contracts.Hosts;
+using Fleet.Contracts.Migrations;
+using Fleet.Contracts.Pages;
+using Fleet.Contracts.Vms;
+using Fleet.Data.Entities;
+
+namespace Fleet.Api.Tests;
+
+/// <summary>What is taken and what is refused while VMs are quarantined after a restore, and the override for hosts that are dead.</summary>
+public sealed class QuarantineTests
+{
+    [Fact]
+    [Trait("Invariant", "I4")]
+    public async Task Quarantine_RefusesEveryChangeButNewPoison()
+    {
+        await using var world = await GateWorld.StartAsync();
+        await world.Api.Admin.AddPagesAsync(GateWorld.Vm, new PageReport(1, 12));
+        await world.GrantAsync();
+        await world.QuarantineAsync();
+        var before = await world.VmAsync();
+
+        await (await world.PutAsync("m2", "host-c")).ProblemAsync(HttpStatusCode.Conflict, "vm-quarantined");
+        await (await world.SwitchAsync()).ProblemAsync(HttpStatusCode.Conflict, "migration-ended");
+        await (await world.CompleteAsync()).ProblemAsync(HttpStatusCode.Conflict, "migration-ended");
+        Assert.Equal(HttpStatusCode.OK, (await world.AbortAsync(targetFenced: true)).StatusCode);
+        await (await world.ResetAsync()).ProblemAsync(HttpStatusCode.Conflict, "vm-quarantined");
+        await (await world.ParkAsync()).ProblemAsync(HttpStatusCode.Conflict, "vm-quarantined");
+        await (await world.RebuildAsync("host-c")).ProblemAsync(HttpStatusCode.Conflict, "vm-quarantined");
+        await (await world.Api.Admin.DeleteAsync(new Uri($"{Routes.Page(GateWorld.Vm, 1)}?reason=x", UriKind.Relative))).ProblemAsync(HttpStatusCode.Conflict, "vm-quarantined");
+        await (await world.Api.Admin.DeleteAsync(new Uri(Routes.Vm(GateWorld.Vm), UriKind.Relative))).ProblemAsync(HttpStatusCode.Conflict, "vm-quarantined");
+        await (await world.Api.Admin.PutVmAsync(GateWorld.Vm, "host-b", [new("0x0", 32 << 20, 4096)])).ProblemAsync(HttpStatusCode.Conflict, "vm-quarantined");
+        Assert.Equal(before.Version, (await world.VmAsync()).Version);
+        await world.A.StateAsync();
+        await world.B.ClaimAndStateAsync(RestoreWorld.Statement(before.MemoryInstance).Live(60));
+
+        // Neither does what agents say of the time before, or of the reset they were asked for.
+        Assert.Equal("stale-migration", await world.LiftedAsync(world.B));
+        Assert.Equal("stale-migration", await world.RenounceAsync(world.B));
+        Assert.Equal("stale-migration", await world.SealAsync(world.B));
+        Assert.Null(await world.ReportAsync(world.B, GateWorld.Gate(AgentReport.VmmGone, before, null, before.PlacementEpoch)));
+        await GateWorld.AckAsync(world.B);
+        await world.Api.Admin.AddPagesAsync(GateWorld.Vm, new PageReport(2, 12));
+        Assert.Null(await world.PoisonAsync(world.B, 3, PoisonOrigins.Held));
+
+        var after = await world.VmAsync();
+        Assert.Equal((before.Host, before.PlacementEpoch, before.MemoryInstance, true), (after.Host, after.PlacementEpoch, after.MemoryInstance, after.Quarantined));
+        Assert.Equal([1, 2, 3], await world.Api.FramesAsync());
+    }
+
+    /// <summary>The restored database has never heard that host-b holds the VM, or of the memory that its guest has.</summary>
+    [Fact]
+    [Trait("Invariant", "I2")]
+    public async Task Quarantine_ReportsOfTheHostThatHoldsTheGuest_AreTaken()
+    {
+        await using var world = await GateWorld.StartAsync();
+        var vm = await world.VmAsync();
+        await world.QuarantineAsync();
+        await world.B.ClaimAndStateAsync(RestoreWorld.Statement(vm.MemoryInstance + 100).Live(vm.PlacementEpoch + 100));
+
+        var report = TestAgent.Poison(1, vm with { MemoryInstance = vm.MemoryInstance + 100 }, 42) with { Origin = PoisonOrigins.Held };
+        Assert.Null(await world.ReportAsync(world.B, report));
+
+        Assert.Equal([42], await world.Api.FramesAsync());
+    }
+
+    [Fact]
+    public async Task Fence_HostThatIsDead_EndsTheQuarantine()
+    {
+        await using var world = await GateWorld.StartAsync();
+        var memory = (await world.VmAsync()).MemoryInstance;
+        await (await world.Api.FenceAsync("host-c")).ProblemAsync(HttpStatusCode.Conflict, "not-quarantined");
+        await world.QuarantineAsync();
+        await world.A.StateAsync(RestoreWorld.Statement(memory).Live(50, "boot-a:1:1"));
+        await (await world.Api.FenceAsync("host-a")).ProblemAsync(HttpStatusCode.Conflict, "fence-refused");
+        await (await world.Api.FenceAsync("host-c")).ProblemAsync(HttpStatusCode.Conflict, "host-online");
+        await (await world.Api.FenceAsync("host-z")).ProblemAsync(HttpStatusCode.NotFound, "unknown-host");
+        await (await world.Api.FenceAsync("host-c", world.A.Client)).ProblemAsync(HttpStatusCode.Forbidden, "forbidden");
+        await world.B.ClaimAndStateAsync();
+        await world.Api.AssertQuarantinedAsync();
+        world.FallSilent();
+
+        Assert.Equal(HttpStatusCode.OK, (await world.Api.FenceAsync("host-c")).StatusCode);
+
+        await world.Api.AssertOwnedAsync("host-a");
+        Assert.Equal(StatementStates.Fenced, (await world.Api.HostAsync("host-c")).Statement);
+        Assert.Contains(ChangeKinds.HostFenced, await world.KindsAsync("hosts/host-c"));
+    }
+
+    /// <summary>The override was wrong, or the host came back: what it knows is not lost, and it learns that it must stop its guest.</summary>
+    [Fact]
+    [Trait("Invariant", "I4")]
+    public async Task Fence_HostComesBack_ItsPagesJoinAndItIsToldWhoOwns()
+    {
+        await using var world = await GateWorld.StartAsync();
+        var memory = (await world.VmAsync()).MemoryInstance;
+        await world.QuarantineAsync();
+        await world.A.StateAsync(RestoreWorld.Statement(memory).Live(50, "boot-a:1:1"));
+        await world.B.ClaimAndStateAsync();
+        world.FallSilent();
+        await world.Api.FenceAsync("host-c");
+        var owned = await world.Api.AssertOwnedAsync("host-a");
+
+        await world.C.AssertMustStateAsync();
+        await world.C.ClaimAndStateAsync(RestoreWorld.Statement(memory, 8).Live(55, "boot-c:1:1"));
+
+        Assert.Equal([8], await world.Api.FramesAsync());
+        var after = await world.Api.AssertOwnedAsync("host-a");
+        Assert.Equal(owned.PlacementEpoch, after.PlacementEpoch);
+        var desired = await world.C.DesiredAsync(GateWorld.Vm);
+        Assert.Equal(("host-a", false, after.PlacementEpoch), (desired.Owner, desired.Quarantined, desired.PlacementEpoch));
+        Assert.Equal(StatementStates.Stated, (await world.Api.HostAsync("host-c")).Statement);
+    }
+
+    /// <summary>That it was parked is what the backup says; a host may have it running since.</summary>
+    [Fact]
+    [Trait("Invariant", "I4")]
+    public async Task Quarantine_OfAVmThatWasParked_DoesNotSayThatItIs()
+    {
+        await using var world = await GateWorld.StartAsync();
+        var park = await (await world.ParkAsync()).ReadAsync(FleetJson.Default.MigrationResource);
+        Assert.Null(await world.SealAsync(world.A, park.Id, instance: null));
+        Assert.Equal(HttpStatusCode.OK, (await world.ParkAsync()).StatusCode);
+
+        await world.QuarantineAsync();
+
+        await (await world.ParkAsync()).ProblemAsync(HttpStatusCode.Conflict, "vm-quarantined");
+    }
+}
