@@ -88,6 +88,13 @@ internal sealed partial class SimulatedFleet
             host.KillVmm();
             await RebuildAsync(host);
         }
+        else if (!vm.ResetWanted && Host(vm.Host) is { Vmm: { IsAlive: true, StreamTarget: not null }, Record.IsOpen: true } streamed && streamed.Record.Vmm == streamed.Vmm.Identity)
+        {
+            // Latched for a switchover that the store has forgotten: its agent lets it run under another epoch only, and a switchover that is aborted is one.
+            await CreateAsync(_hosts.First(host => host != streamed));
+            await SwitchoverAsync();
+            await AbortAsync();
+        }
         else if (vm.ResetWanted || Host(vm.Host).Vmm is { IsAlive: true })
         {
             // It has a VMM, and yet no guest runs in it: its RAM is of no use.
