@@ -77,12 +77,7 @@ public sealed class RestoreDetectionTests
         StoreCopy.BackUp(new StoreOptions { Folder = folder.Path }, folder.File("backup.db"));
         await agent.ClaimAsync();
 
-        // Put back by hand, past the verb: the epoch beside the database does not tell.
-        await api.DisposeAsync();
-        Microsoft.Data.Sqlite.SqliteConnection.ClearAllPools();
-        Array.ForEach(Directory.GetFiles(folder.Path, "fleet.db*"), File.Delete);
-        File.Copy(folder.File("backup.db"), folder.File("fleet.db"));
-        api = await ApiHost.StartAsync(folder);
+        api = await api.PutBackByHandAsync(folder, folder.File("backup.db"));
         await using var running = api;
         agent = agent.MoveTo(api);
         Assert.False((await api.Admin.GetVmAsync(GateWorld.Vm)).Quarantined);

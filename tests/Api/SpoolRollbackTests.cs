@@ -28,7 +28,7 @@ public sealed class SpoolRollbackTests : IDisposable
         await a.ReportAsync(TestAgent.Poison(1, vm, 4));
         BackUp();
         await a.ReportAsync(TestAgent.Poison(2, vm, 5));
-        await using var restored = api = await PutBackAsync(api);
+        await using var restored = api = await api.PutBackByHandAsync(_folder, _folder.File("backup.db"));
         (a, b) = (a.MoveTo(api), b.MoveTo(api));
         await b.ClaimAsync();
         await b.ClaimAsync();
@@ -86,7 +86,7 @@ public sealed class SpoolRollbackTests : IDisposable
         BackUp();
         Report(5);
         await UntilAsync(() => spool.Count == 0 && agent.Get<VmTable>().Find(GateWorld.Vm)?.Desired is { Pages.Count: 2 });
-        await using var restored = await PutBackAsync(api, "--urls", api.Url.ToString());
+        await using var restored = await api.PutBackByHandAsync(_folder, _folder.File("backup.db"), "--urls", api.Url.ToString());
         Assert.Equal([1], await restored.FramesAsync());
 
         var before = spool.SpoolId;
@@ -110,16 +110,6 @@ public sealed class SpoolRollbackTests : IDisposable
     }
 
     private void BackUp() => StoreCopy.BackUp(new StoreOptions { Folder = _folder.Path }, _folder.File("backup.db"));
-
-    /// <summary>By hand, past the verb: the epoch beside the database does not tell.</summary>
-    private async Task<ApiHost> PutBackAsync(ApiHost api, params string[] args)
-    {
-        await api.DisposeAsync();
-        Microsoft.Data.Sqlite.SqliteConnection.ClearAllPools();
-        Array.ForEach(Directory.GetFiles(_folder.Path, "fleet.db*"), File.Delete);
-        File.Copy(_folder.File("backup.db"), _folder.File("fleet.db"));
-        return await ApiHost.StartAsync(_folder, null, args);
-    }
 
     /// <summary>The deadline only ends a test that failed.</summary>
     private static async Task UntilAsync(Func<bool> condition)
