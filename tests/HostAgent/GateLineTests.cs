@@ -33,6 +33,23 @@ public sealed class GateLineTests : GateAgentFixture
         Assert.DoesNotContain(AgentLine.Run, await RestAsync(channel));
     }
 
+    /// <summary>The first attestation may have come in a quarantine, where it does nothing; the reset that is wanted afterwards waits for another.</summary>
+    [Fact]
+    public async Task ResetWantedAgain_UnderAnotherEpoch_IsAttestedAgain()
+    {
+        await using var agent = await TestAgent.StartAsync(Root, Vm(1, 1, null) with { ResetWanted = true });
+        await TestAgent.UntilAsync(() => Attested().Count == 1);
+        await agent.LookAsync("vm-1");
+        Assert.Equal([1], Attested());
+
+        await agent.Desired.AdoptAsync(Vm(2, 2, null) with { ResetWanted = true }, Cancelled);
+
+        await TestAgent.UntilAsync(() => Attested().Count == 2);
+        Assert.Equal([1, 2], Attested());
+
+        List<long?> Attested() => [.. agent.Spool.Peek(10).Where(report => report.Kind == AgentReport.VmmGone).Select(report => report.PlacementEpoch)];
+    }
+
     /// <summary>The disk as a kill -9 leaves it between the two writes of a seal: the barrier is closed, its report is not in the spool.</summary>
     [Fact]
     [Trait("Invariant", "I2")]

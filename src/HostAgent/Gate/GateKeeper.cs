@@ -21,7 +21,8 @@ public sealed partial class GateKeeper(
     IOptions<AgentOptions> options, TimeProvider time, ILogger<GateKeeper> logger)
 {
     private const int ReportsPerLine = 1000;
-    private readonly HashSet<(string Vm, long MemoryInstance)> _attested = [];
+    // By epoch: one that came in a quarantine did nothing, and whoever still wants the reset afterwards asks under a new epoch.
+    private readonly HashSet<(string Vm, long PlacementEpoch)> _attested = [];
 
     /// <param name="verified">The kernel confirmed every page just now.</param>
     /// <param name="failure">Why pages could not be armed; null when none failed.</param>
@@ -163,8 +164,8 @@ public sealed partial class GateKeeper(
                     entry.Vm, acknowledge.Migration, view.Vmm!.Instance, desired.MemoryInstance, desired.Generation,
                     PoisonDigest.Compute(entry.Vm, desired.MemoryInstance, desired.Pages), Sweep.Unservable(entry.Attachment!, desired)));
                 return true;
-            case GateStep.AttestGone gone:
-                return AttestGone(entry.Vm, desired, gone.MemoryInstance);
+            case GateStep.AttestGone:
+                return AttestGone(entry.Vm, desired);
             case GateStep.Obstacle:
                 // Told above, with the others.
                 return true;
@@ -236,16 +237,16 @@ public sealed partial class GateKeeper(
         return true;
     }
 
-    private bool AttestGone(string vm, DesiredVm desired, long memoryInstance)
+    private bool AttestGone(string vm, DesiredVm desired)
     {
-        if (!_attested.Contains((vm, memoryInstance)))
+        if (!_attested.Contains((vm, desired.PlacementEpoch)))
         {
             if (!spool.TryAppend([Report(desired, AgentReport.VmmGone, null, desired.PlacementEpoch)]))
             {
                 return false;
             }
 
-            _attested.Add((vm, memoryInstance));
+            _attested.Add((vm, desired.PlacementEpoch));
         }
 
         return true;

@@ -136,7 +136,7 @@ internal sealed partial class SimulatedHost
                     vm, acknowledge.Migration, Vmm!.Instance, desired.MemoryInstance, desired.Generation,
                     PoisonDigest.Compute(vm, desired.MemoryInstance, desired.Pages), Unservable(desired));
                 break;
-            case GateStep.AttestGone gone when _attested.Add(gone.MemoryInstance):
+            case GateStep.AttestGone when _attested.Add(desired.PlacementEpoch):
                 Append(Report(AgentReport.VmmGone, desired.MemoryInstance, null, desired.PlacementEpoch));
                 break;
         }
