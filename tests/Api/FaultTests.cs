@@ -177,20 +177,17 @@ public sealed class FaultTests
     [Fact]
     public async Task Retention_DropsWhatIsOldAndModulesThatNothingSpeaksOf()
     {
-        var time = new FakeTimeProvider(Noon);
-        await using var api = await ApiHost.StartAsync(null, time, "--Fleet:FaultRetention=10.00:00:00");
-        var agent = await (await api.EnrolAsync("host-a")).ClaimAsync();
-
+        // Each day a process of its own: moving one clock by days would fire every timer of a second some hundred thousand times, retention's among them.
+        using var folder = new TempFolder();
         // A clock that is years ahead keeps nothing longer.
-        await agent.ReportAsync(Fault(1, FaultKinds.Corrected, A3, 1, 1, Noon.AddYears(50)), Fault(2, FaultKinds.Corrected, B1, 2));
-        time.Advance(TimeSpan.FromDays(9));
-        await agent.ReportAsync(Fault(3, FaultKinds.Corrected, B1, 3, 1, Noon.AddDays(9)));
-        time.Advance(TimeSpan.FromDays(2));
+        await ReportOnAsync(folder, Noon, "host-a", Fault(1, FaultKinds.Corrected, A3, 1, 1, Noon.AddYears(50)), Fault(2, FaultKinds.Corrected, B1, 2));
+        await ReportOnAsync(folder, Noon.AddDays(9), "host-b", Fault(1, FaultKinds.Corrected, B1, 3, 1, Noon.AddDays(9)));
+        await using var api = await ApiHost.StartAsync(folder, new FakeTimeProvider(Noon.AddDays(11)), "--Fleet:FaultRetention=10.00:00:00");
         await api.Services.GetRequiredService<Retention>().RunAsync(CancellationToken.None);
 
         await using var db = api.Services.GetRequiredService<StoreContexts>().OpenReader();
         Assert.Equal([3L], await db.Faults.Select(row => row.PhysicalFrame).ToListAsync());
-        Assert.Equal((string?[])[B1.Label], await db.Dimms.Select(row => row.Label).ToListAsync());
+        Assert.Equal([("host-b", B1.Label!)], (await db.Dimms.ToListAsync()).Select(row => (row.Host, row.Label)));
         Assert.Equal([Noon.AddDays(9).ToUnixTimeMilliseconds()], await db.FaultHours.Select(row => row.Hour).ToListAsync());
         Assert.Contains("\"faults\":2", (await db.Changes.SingleAsync(row => row.Kind == ChangeKinds.Compacted)).Payload, StringComparison.Ordinal);
     }
@@ -206,6 +203,12 @@ public sealed class FaultTests
         await using var db = api.Services.GetRequiredService<StoreContexts>().OpenReader();
         Assert.Equal(Enumerable.Range(201, 1000).Select(frame => (long)frame), db.Faults.OrderBy(row => row.PhysicalFrame).Select(row => row.PhysicalFrame));
         Assert.Equal(1200, (await db.FaultHours.SingleAsync()).Count);
+    }
+
+    private static async Task ReportOnAsync(TempFolder folder, DateTimeOffset day, string host, params AgentReport[] reports)
+    {
+        await using var api = await ApiHost.StartAsync(folder, new FakeTimeProvider(day));
+        await (await (await api.EnrolAsync(host)).ClaimAsync()).ReportAsync(reports);
     }
 
     private static Task<ApiHost> StartAsync() => ApiHost.StartAsync(time: new FakeTimeProvider(Noon));
