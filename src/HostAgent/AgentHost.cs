@@ -2,9 +2,11 @@ using Fleet.HostAgent.Attach;
 using Fleet.HostAgent.ControlPlane;
 using Fleet.HostAgent.Enforce;
 using Fleet.HostAgent.Gate;
+using Fleet.HostAgent.Metrics;
 using Fleet.HostAgent.Options;
 using Fleet.HostAgent.Reconcile;
 using Fleet.HostAgent.Restore;
+using Fleet.HostAgent.Service;
 using Fleet.HostAgent.Spool;
 using Fleet.HostAgent.State;
 using Microsoft.Extensions.Configuration;
@@ -32,6 +34,7 @@ public static class AgentHost
         services.AddSingleton<DesiredStore>();
         services.AddSingleton<AttachmentJournal>();
         services.AddSingleton<ReportSpool>();
+        services.AddSingleton<HeldBack>();
 
         services.AddSingleton<StorePromise>();
         services.AddSingleton<GateStore>();
@@ -40,9 +43,11 @@ public static class AgentHost
         services.AddSingleton<GateKeeper>();
         services.AddSingleton<VmTable>();
         services.AddSingleton<WorkSet>();
+        services.AddSingleton<ReconcileProgress>();
         services.AddSingleton<DesiredState>();
         services.AddSingleton<VmReconciler>();
         services.AddSingleton<AllowedPaths>();
+        services.AddSingleton<RefusalLog>();
         services.AddSingleton<Attachments>();
         services.AddSingleton<Takeover>();
 
@@ -55,9 +60,15 @@ public static class AgentHost
         services.AddSingleton<ReportSender>();
         services.AddSingleton<Stating>();
 
+        services.AddSingleton<AgentGauges>();
+        services.AddSingleton<MetricsEndpoint>();
+        services.AddSingleton(ServiceManager.FromEnvironment());
+
         services.AddHostedService<ReconcileService>();
         services.AddHostedService<VmmListeners>();
         services.AddHostedService<ControlPlaneService>();
+        services.AddHostedService(provider => provider.GetRequiredService<MetricsEndpoint>());
+        services.AddHostedService<ServiceNotifier>();
     }
 
     private static void AddLogging(IServiceCollection services, bool json)

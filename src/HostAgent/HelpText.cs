@@ -27,6 +27,7 @@ internal static class HelpText
           Agent:CredentialLifetime
                                  age at which the credential is replaced (default: 30d)
           Agent:AllowPlainHttp   allow http to a control plane that is not on loopback (default: false)
+          Agent:Metrics          address on loopback for /metrics, such as 127.0.0.1:9482 (default: none)
           Agent:LogFormat        text (default) or json
 
         Needs root: CAP_SYS_PTRACE for pidfd_getfd and CAP_SYS_ADMIN for /proc/PID/pagemap of the VMMs.

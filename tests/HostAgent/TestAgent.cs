@@ -37,13 +37,21 @@ internal sealed class TestAgent : IAsyncDisposable
 
     public Stating Stating => _host.Services.GetRequiredService<Stating>();
 
+    public IServiceProvider Services => _host.Services;
+
     public WorkSet Work => _host.Services.GetRequiredService<WorkSet>();
 
     public string Socket(string vm) => Path.Combine(Root, "vmm", $"{vm}.sock");
 
     public static Task<TestAgent> StartAsync(string root, params DesiredVm[] desired) => StartAsync(root, "marker", desired);
 
-    public static async Task<TestAgent> StartAsync(string root, string policy, params DesiredVm[] desired)
+    public static Task<TestAgent> StartAsync(string root, string policy, params DesiredVm[] desired) =>
+        StartAsync(root, new Dictionary<string, string?> { ["Agent:Policy"] = policy }, null, desired);
+
+    /// <param name="settings">Beside or instead of the tests' own.</param>
+    /// <param name="services">Replaces services of the agent.</param>
+    public static async Task<TestAgent> StartAsync(
+        string root, IReadOnlyDictionary<string, string?> settings, Action<IServiceCollection>? services, params DesiredVm[] desired)
     {
         var builder = Host.CreateEmptyApplicationBuilder(new HostApplicationBuilderSettings { ContentRootPath = root });
         builder.Configuration.AddInMemoryCollection(new Dictionary<string, string?>
@@ -54,9 +62,10 @@ internal sealed class TestAgent : IAsyncDisposable
             ["Agent:StateFolder"] = root,
             ["Agent:VerifySeconds"] = "3600",
             ["Agent:LogFormat"] = "text",
-            ["Agent:Policy"] = policy,
         });
+        builder.Configuration.AddInMemoryCollection(settings);
         builder.AddHostAgent();
+        services?.Invoke(builder.Services);
         var agent = new TestAgent(builder.Build(), root);
         var store = agent._host.Services.GetRequiredService<DesiredStore>();
         foreach (var vm in desired)

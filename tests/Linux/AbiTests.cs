@@ -11,7 +11,7 @@ public sealed class AbiTests
     private static readonly string[] Headers =
     [
         "linux/userfaultfd.h", "sys/ioctl.h", "sys/socket.h", "sys/mman.h", "sys/uio.h", "sys/syscall.h", "sys/eventfd.h",
-        "linux/falloc.h", "fcntl.h", "poll.h", "errno.h", "asm/socket.h",
+        "linux/falloc.h", "linux/openat2.h", "sys/stat.h", "fcntl.h", "poll.h", "errno.h", "asm/socket.h",
     ];
 
     private static readonly Dictionary<string, ulong> Ours = new()
@@ -66,6 +66,27 @@ public sealed class AbiTests
         ["offsetof(struct uffd_msg, arg.remove.end)"] = Offset<UffdMessage>(nameof(UffdMessage.RemoveEnd)),
         ["O_CLOEXEC"] = Constants.O_CLOEXEC,
         ["O_NONBLOCK"] = Constants.O_NONBLOCK,
+        ["O_PATH"] = Constants.O_PATH,
+        ["O_DIRECTORY"] = (ulong)Constants.O_DIRECTORY,
+        ["AT_SYMLINK_NOFOLLOW"] = Constants.AT_SYMLINK_NOFOLLOW,
+        ["AT_EMPTY_PATH"] = Constants.AT_EMPTY_PATH,
+        ["STATX_TYPE"] = Constants.STATX_TYPE,
+        ["RESOLVE_NO_MAGICLINKS"] = Constants.RESOLVE_NO_MAGICLINKS,
+        ["RESOLVE_NO_SYMLINKS"] = Constants.RESOLVE_NO_SYMLINKS,
+        ["RESOLVE_BENEATH"] = Constants.RESOLVE_BENEATH,
+        ["S_IFMT"] = Constants.S_IFMT,
+        ["S_IFIFO"] = (ulong)FileKind.Fifo,
+        ["S_IFCHR"] = (ulong)FileKind.CharacterDevice,
+        ["S_IFDIR"] = (ulong)FileKind.Directory,
+        ["S_IFBLK"] = (ulong)FileKind.BlockDevice,
+        ["S_IFREG"] = (ulong)FileKind.Regular,
+        ["S_IFLNK"] = (ulong)FileKind.SymbolicLink,
+        ["S_IFSOCK"] = (ulong)FileKind.Socket,
+        ["SYS_openat2"] = (ulong)SyscallNumbers.openat2,
+        ["sizeof(struct open_how)"] = Size<OpenHow>(),
+        ["offsetof(struct open_how, resolve)"] = Offset<OpenHow>(nameof(OpenHow.Resolve)),
+        ["sizeof(struct statx)"] = Size<StatX>(),
+        ["offsetof(struct statx, stx_mode)"] = Offset<StatX>(nameof(StatX.Mode)),
         ["PROT_READ"] = Constants.PROT_READ,
         ["PROT_WRITE"] = Constants.PROT_WRITE,
         ["MAP_SHARED"] = Constants.MAP_SHARED,

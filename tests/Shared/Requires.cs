@@ -14,6 +14,8 @@ internal static class Requires
         Check(System.IO.File.Exists("/dev/kvm") ? null : "/dev/kvm is missing: load kvm-intel or kvm-amd, or enable nested virtualisation");
     }
 
+    public static void Root() => Check(Environment.IsPrivilegedProcess ? null : "it needs root");
+
     public static void Gcc() => Check(System.IO.File.Exists("/usr/bin/gcc") ? null : "gcc is missing (Debian package gcc)");
 
     public static void File(string path, string remedy) => Check(System.IO.File.Exists(path) ? null : $"{path} is missing: {remedy}");

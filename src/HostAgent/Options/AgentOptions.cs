@@ -55,5 +55,8 @@ public sealed class AgentOptions
 
     internal TimeSpan CredentialLifetimeSpan => DurationText.TryParse(CredentialLifetime, out var span) ? span : TimeSpan.FromDays(30);
 
+    /// <summary>Loopback address and port for <c>/metrics</c>, such as <c>127.0.0.1:9482</c>; port 0 takes a free one. Null: none.</summary>
+    public string? Metrics { get; set; }
+
     public string VmmSockets => VmmSocketFolder ?? Path.Combine(StateFolder, "vmm");
 }

@@ -4,6 +4,7 @@ using Fleet.HostAgent.Attach;
 using Fleet.Contracts.Handoff;
 using Fleet.HostAgent.Enforce;
 using Fleet.HostAgent.Gate;
+using Fleet.HostAgent.Metrics;
 using Fleet.HostAgent.Options;
 using Fleet.HostAgent.Restore;
 using Fleet.HostAgent.State;
@@ -113,6 +114,7 @@ public sealed partial class VmReconciler(
         var plan = Reconciler.Plan(wanted, attachment.Trapped, entry.Confirmed, MarkerVerifier.FindUnmarked(attachment, wanted, _policy));
         if (!plan.Lost.IsEmpty)
         {
+            AgentMeter.MarkersLost.Add(plan.Lost.Frames);
             LogMarkerLost(entry.Vm, plan.Lost.Frames);
         }
 

@@ -13,6 +13,9 @@ internal static unsafe partial class Libc
     [LibraryImport(Library, SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
     internal static partial int open(string path, int flags, uint mode);
 
+    [LibraryImport(Library, SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
+    internal static partial int statx(int folder, string path, int flags, uint mask, StatX* result);
+
     [LibraryImport(Library, SetLastError = true)]
     internal static partial int ioctl(int fd, nuint request, void* argument);
 

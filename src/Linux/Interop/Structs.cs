@@ -45,6 +45,22 @@ internal struct ControlHeader
     [FieldOffset(12)] internal int Type;
 }
 
+/// <summary>struct open_how, &lt;linux/openat2.h&gt;.</summary>
+[StructLayout(LayoutKind.Sequential)]
+internal struct OpenHow
+{
+    internal ulong Flags;
+    internal ulong Mode;
+    internal ulong Resolve;
+}
+
+/// <summary>struct statx, &lt;linux/stat.h&gt;: the fields that are asked for.</summary>
+[StructLayout(LayoutKind.Explicit, Size = 256)]
+internal struct StatX
+{
+    [FieldOffset(28)] internal ushort Mode;
+}
+
 /// <summary>struct ucred, &lt;sys/socket.h&gt;.</summary>
 [StructLayout(LayoutKind.Sequential)]
 internal struct UserCredentials
