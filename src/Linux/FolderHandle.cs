@@ -31,7 +31,7 @@ public sealed unsafe class FolderHandle : IDisposable
     /// <exception cref="LinuxException">statx(2) failed, but for a name that nothing has.</exception>
     public FileKind KindOf(string name)
     {
-        StatX result;
+        Statx result;
         if (Libc.statx(_fd.Number, name, Constants.AT_SYMLINK_NOFOLLOW, Constants.STATX_TYPE, &result) == 0)
         {
             return (FileKind)(result.Mode & Constants.S_IFMT);
@@ -46,7 +46,7 @@ public sealed unsafe class FolderHandle : IDisposable
     public FileDescriptor OpenRegular(string name)
     {
         using var found = Resolve(name, Constants.O_PATH | Constants.O_CLOEXEC);
-        StatX result;
+        Statx result;
         LinuxException.Check(Libc.statx(found.Number, string.Empty, Constants.AT_EMPTY_PATH, Constants.STATX_TYPE, &result), "statx");
         var kind = (FileKind)(result.Mode & Constants.S_IFMT);
         return kind == FileKind.Regular

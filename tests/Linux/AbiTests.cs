@@ -11,7 +11,7 @@ public sealed class AbiTests
     private static readonly string[] Headers =
     [
         "linux/userfaultfd.h", "sys/ioctl.h", "sys/socket.h", "sys/mman.h", "sys/uio.h", "sys/syscall.h", "sys/eventfd.h",
-        "linux/falloc.h", "linux/openat2.h", "sys/stat.h", "fcntl.h", "poll.h", "errno.h", "asm/socket.h",
+        "linux/falloc.h", "linux/openat2.h", "sys/vfs.h", "sys/stat.h", "fcntl.h", "poll.h", "errno.h", "asm/socket.h",
     ];
 
     private static readonly Dictionary<string, ulong> Ours = new()
@@ -64,12 +64,21 @@ public sealed class AbiTests
         ["offsetof(struct uffd_msg, arg.pagefault.feat.ptid)"] = Offset<UffdMessage>(nameof(UffdMessage.ThreadId)),
         ["offsetof(struct uffd_msg, arg.remove.start)"] = Offset<UffdMessage>(nameof(UffdMessage.RemoveStart)),
         ["offsetof(struct uffd_msg, arg.remove.end)"] = Offset<UffdMessage>(nameof(UffdMessage.RemoveEnd)),
+        ["sizeof(struct statfs)"] = Size<Statfs>(),
+        ["offsetof(struct statfs, f_type)"] = Offset<Statfs>(nameof(Statfs.Type)),
+        ["offsetof(struct statfs, f_bsize)"] = Offset<Statfs>(nameof(Statfs.BlockBytes)),
+        ["sizeof(struct statx)"] = Size<Statx>(),
+        ["offsetof(struct statx, stx_mode)"] = Offset<Statx>(nameof(Statx.Mode)),
+        ["offsetof(struct statx, stx_ino)"] = Offset<Statx>(nameof(Statx.Inode)),
+        ["offsetof(struct statx, stx_dev_major)"] = Offset<Statx>(nameof(Statx.DeviceMajor)),
+        ["offsetof(struct statx, stx_dev_minor)"] = Offset<Statx>(nameof(Statx.DeviceMinor)),
+        ["AT_EMPTY_PATH"] = Constants.AT_EMPTY_PATH,
+        ["STATX_INO"] = Constants.STATX_INO,
         ["O_CLOEXEC"] = Constants.O_CLOEXEC,
         ["O_NONBLOCK"] = Constants.O_NONBLOCK,
         ["O_PATH"] = Constants.O_PATH,
         ["O_DIRECTORY"] = (ulong)Constants.O_DIRECTORY,
         ["AT_SYMLINK_NOFOLLOW"] = Constants.AT_SYMLINK_NOFOLLOW,
-        ["AT_EMPTY_PATH"] = Constants.AT_EMPTY_PATH,
         ["STATX_TYPE"] = Constants.STATX_TYPE,
         ["RESOLVE_NO_MAGICLINKS"] = Constants.RESOLVE_NO_MAGICLINKS,
         ["RESOLVE_NO_SYMLINKS"] = Constants.RESOLVE_NO_SYMLINKS,
@@ -85,8 +94,6 @@ public sealed class AbiTests
         ["SYS_openat2"] = (ulong)SyscallNumbers.openat2,
         ["sizeof(struct open_how)"] = Size<OpenHow>(),
         ["offsetof(struct open_how, resolve)"] = Offset<OpenHow>(nameof(OpenHow.Resolve)),
-        ["sizeof(struct statx)"] = Size<StatX>(),
-        ["offsetof(struct statx, stx_mode)"] = Offset<StatX>(nameof(StatX.Mode)),
         ["PROT_READ"] = Constants.PROT_READ,
         ["PROT_WRITE"] = Constants.PROT_WRITE,
         ["MAP_SHARED"] = Constants.MAP_SHARED,

@@ -4,6 +4,7 @@ using Fleet.HostAgent.Metrics;
 using Fleet.HostAgent.Reconcile;
 using Fleet.HostAgent.State;
 using Fleet.Linux;
+using Fleet.Linux.Memory;
 using Fleet.Linux.Processes;
 using Fleet.Linux.Userfaultfd;
 using Microsoft.Extensions.Logging;
@@ -49,7 +50,7 @@ public sealed partial class Attachments : IDisposable
 
         _journal.Save(attachment);
         entry.Attachment = attachment;
-        _bound.TryAdd(attachment, [FileOf(attachment.Userfaultfd.Descriptor), .. attachment.Layout.Regions.Select(region => FileOf(region.Backing.Descriptor))]);
+        _bound.TryAdd(attachment, [FileOf(attachment.Userfaultfd.Descriptor), .. attachment.Layout.Regions.Select(region => region.Backing.File).OfType<MemoryFile>().Select(file => FileOf(file.Descriptor))]);
         entry.Confirmed = FrameSet.Empty;
         _loop.Add(attachment.Userfaultfd, new FaultHandler(attachment, () => _work.Add(attachment.Vm)).Handle);
         _work.Add(entry.Vm);

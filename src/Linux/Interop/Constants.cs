@@ -23,6 +23,8 @@ internal static class Constants
     internal const int S_IFMT = 0xF000;
     internal const int O_CLOEXEC = 0x80000;
 
+    internal const uint STATX_INO = 0x100;
+
     internal const int PROT_READ = 1;
     internal const int PROT_WRITE = 2;
     internal const int MAP_SHARED = 1;

@@ -54,13 +54,6 @@ internal struct OpenHow
     internal ulong Resolve;
 }
 
-/// <summary>struct statx, &lt;linux/stat.h&gt;: the fields that are asked for.</summary>
-[StructLayout(LayoutKind.Explicit, Size = 256)]
-internal struct StatX
-{
-    [FieldOffset(28)] internal ushort Mode;
-}
-
 /// <summary>struct ucred, &lt;sys/socket.h&gt;.</summary>
 [StructLayout(LayoutKind.Sequential)]
 internal struct UserCredentials
@@ -68,4 +61,22 @@ internal struct UserCredentials
     internal int Pid;
     internal uint Uid;
     internal uint Gid;
+}
+
+/// <summary>struct statfs, &lt;sys/vfs.h&gt; (64-bit); the members that are read.</summary>
+[StructLayout(LayoutKind.Explicit, Size = 120)]
+internal struct Statfs
+{
+    [FieldOffset(0)] internal long Type;
+    [FieldOffset(8)] internal long BlockBytes;
+}
+
+/// <summary>struct statx, &lt;sys/stat.h&gt;; the members that are read.</summary>
+[StructLayout(LayoutKind.Explicit, Size = 256)]
+internal struct Statx
+{
+    [FieldOffset(28)] internal ushort Mode;
+    [FieldOffset(32)] internal ulong Inode;
+    [FieldOffset(136)] internal uint DeviceMajor;
+    [FieldOffset(140)] internal uint DeviceMinor;
 }
