@@ -1,4 +1,5 @@
 using System.Collections.Concurrent;
+using Fleet.HostAgent.Detect;
 using Fleet.HostAgent.Enforce;
 using Fleet.HostAgent.Metrics;
 using Fleet.HostAgent.Reconcile;
@@ -16,13 +17,14 @@ public sealed partial class Attachments : IDisposable
 {
     private readonly AttachmentJournal _journal;
     private readonly WorkSet _work;
+    private readonly DetectionQueue _detection;
     private readonly ILogger<Attachments> _logger;
     private readonly UffdEventLoop _loop;
     private readonly ConcurrentDictionary<Attachment, HashSet<(string?, ulong)>> _bound = new();
 
-    public Attachments(AttachmentJournal journal, WorkSet work, ILogger<Attachments> logger)
+    public Attachments(AttachmentJournal journal, WorkSet work, DetectionQueue detection, ILogger<Attachments> logger)
     {
-        (_journal, _work, _logger) = (journal, work, logger);
+        (_journal, _work, _detection, _logger) = (journal, work, detection, logger);
         _loop = new UffdEventLoop(exception =>
         {
             AgentMeter.EventLoopFailures.Add(1);
@@ -54,6 +56,7 @@ public sealed partial class Attachments : IDisposable
         entry.Confirmed = FrameSet.Empty;
         _loop.Add(attachment.Userfaultfd, new FaultHandler(attachment, () => _work.Add(attachment.Vm)).Handle);
         _work.Add(entry.Vm);
+        _detection.Add(entry.Vm);
         LogAttached(entry.Vm, attachment.Vmm.Pid);
     }
 

@@ -1,10 +1,7 @@
 using System.Threading.Channels;
-using Fleet.Contracts;
-using Fleet.Contracts.Agents;
 using Fleet.Contracts.Handoff;
-using Fleet.HostAgent.Enforce;
 using Fleet.HostAgent.Attach;
-using Fleet.HostAgent.Gate;
+using Fleet.HostAgent.Detect;
 using Fleet.HostAgent.Reconcile;
 using Fleet.HostAgent.Spool;
 
@@ -15,8 +12,8 @@ namespace Fleet.HostAgent.Observe;
 /// costs at most a few appends a second: what arrives in between becomes one report with a count, and a VMM that is faster
 /// still waits for its acknowledgements. Nothing is dropped (I8).
 /// </summary>
-public sealed class VmmEventPump(VmEntry entry, Attachment attachment, AgentLineWriter writer, ReportSpool spool, HeldBack held, GateKeeper gate,
-    WorkSet work, TimeProvider time)
+public sealed class VmmEventPump(VmEntry entry, Attachment attachment, AgentLineWriter writer, ReportSpool spool, HeldBack held, PoisonIntake intake,
+    TimeProvider time)
 {
     private static readonly TimeSpan Window = TimeSpan.FromMilliseconds(250);
 
@@ -131,21 +128,11 @@ public sealed class VmmEventPump(VmEntry entry, Attachment attachment, AgentLine
         await entry.Gate.WaitAsync(cancellationToken);
         try
         {
-            var origin = gate.OriginOf(attachment);
-            var reports = VmmEventReports.Build(batch, entry.Vm, attachment.MemoryInstance, entry.Desired?.PlacementEpoch, origin);
-            var poison = reports.Where(report => report.Kind == AgentReport.Poison).Select(report => new PageKey(report.Frame, report.Shift!.Value)).ToList();
-            if (poison.Count > 0 && origin == PoisonOrigins.Incoming)
-            {
-                gate.TakeIncomingPoison(attachment, FrameSet.Of(poison));
-            }
-            else if (poison.Count > 0 && origin is null or PoisonOrigins.Held)
-            {
-                gate.TakeReportedPoison(attachment, FrameSet.Of(poison));
-            }
-
-            // A seal may have waited for these events.
-            work.Add(entry.Vm);
-            return spool.TryAppend(reports, watermark) ? null : new Refusal(true, null);
+            var stored = intake.TryStore(
+                entry, attachment,
+                origin => VmmEventReports.Build(batch, entry.Vm, attachment.MemoryInstance, entry.Desired?.PlacementEpoch, origin),
+                PoisonIntake.Behind(attachment, VmmEventReports.PoisonedPages(batch)), watermark);
+            return stored ? null : new Refusal(true, null);
         }
         catch (Exception exception) when (exception is IOException or UnauthorizedAccessException or Linux.LinuxException)
         {
