@@ -1,5 +1,6 @@
 using Fleet.HostAgent.Attach;
 using Fleet.HostAgent.ControlPlane;
+using Fleet.HostAgent.Detect;
 using Fleet.HostAgent.Enforce;
 using Fleet.HostAgent.Gate;
 using Fleet.HostAgent.Options;
@@ -46,6 +47,15 @@ public static class AgentHost
         services.AddSingleton<Attachments>();
         services.AddSingleton<Takeover>();
 
+        services.AddSingleton(new HardwareRoots());
+        services.AddSingleton<MemoryModules>();
+        services.AddSingleton<FaultJournal>();
+        services.AddSingleton<HostFaults>();
+        services.AddSingleton<PoisonIntake>();
+        services.AddSingleton<DetectionQueue>();
+        services.AddSingleton<MemoryFailureWatch>();
+        services.AddSingleton<CorrectedErrors>();
+
         services.AddSingleton<StatusSignal>();
         services.AddSingleton(CreateClient);
         services.AddSingleton<Enrollment>();
@@ -56,6 +66,7 @@ public static class AgentHost
         services.AddSingleton<Stating>();
 
         services.AddHostedService<ReconcileService>();
+        services.AddHostedService<DetectionService>();
         services.AddHostedService<VmmListeners>();
         services.AddHostedService<ControlPlaneService>();
     }

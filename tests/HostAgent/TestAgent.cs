@@ -4,6 +4,7 @@ using Fleet.Contracts.Agents;
 using Fleet.Contracts.Handoff;
 using Fleet.Contracts.Vms;
 using Fleet.HostAgent.Attach;
+using Fleet.HostAgent.Detect;
 using Fleet.HostAgent.Gate;
 using Fleet.HostAgent.Reconcile;
 using Fleet.HostAgent.Restore;
@@ -36,6 +37,8 @@ internal sealed class TestAgent : IAsyncDisposable
     public StorePromise Promise => _host.Services.GetRequiredService<StorePromise>();
 
     public Stating Stating => _host.Services.GetRequiredService<Stating>();
+
+    public DetectionQueue Detection => _host.Services.GetRequiredService<DetectionQueue>();
 
     public WorkSet Work => _host.Services.GetRequiredService<WorkSet>();
 

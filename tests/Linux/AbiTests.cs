@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using Fleet.Linux.Interop;
+using Fleet.Linux.Memory;
 using Fleet.Linux.Userfaultfd;
 using Fleet.Tests.Shared;
 
@@ -12,6 +13,7 @@ public sealed class AbiTests
     [
         "linux/userfaultfd.h", "sys/ioctl.h", "sys/socket.h", "sys/mman.h", "sys/uio.h", "sys/syscall.h", "sys/eventfd.h",
         "linux/falloc.h", "fcntl.h", "poll.h", "errno.h", "asm/socket.h",
+        "linux/fs.h", "linux/kernel-page-flags.h", "linux/mount.h", "unistd.h",
     ];
 
     private static readonly Dictionary<string, ulong> Ours = new()
@@ -66,6 +68,15 @@ public sealed class AbiTests
         ["offsetof(struct uffd_msg, arg.remove.end)"] = Offset<UffdMessage>(nameof(UffdMessage.RemoveEnd)),
         ["O_CLOEXEC"] = Constants.O_CLOEXEC,
         ["O_NONBLOCK"] = Constants.O_NONBLOCK,
+        ["(int)FSCONFIG_CMD_CREATE"] = Constants.FSCONFIG_CMD_CREATE,
+        ["O_WRONLY"] = Constants.O_WRONLY,
+        ["SEEK_DATA"] = Constants.SEEK_DATA,
+        ["SEEK_HOLE"] = Constants.SEEK_HOLE,
+        ["FSOPEN_CLOEXEC"] = Constants.FSOPEN_CLOEXEC,
+        ["FSMOUNT_CLOEXEC"] = Constants.FSMOUNT_CLOEXEC,
+        ["SYS_fsopen"] = (ulong)SyscallNumbers.fsopen,
+        ["SYS_fsconfig"] = (ulong)SyscallNumbers.fsconfig,
+        ["SYS_fsmount"] = (ulong)SyscallNumbers.fsmount,
         ["PROT_READ"] = Constants.PROT_READ,
         ["PROT_WRITE"] = Constants.PROT_WRITE,
         ["MAP_SHARED"] = Constants.MAP_SHARED,
@@ -85,11 +96,11 @@ public sealed class AbiTests
         ["MSG_DONTWAIT"] = Constants.MSG_DONTWAIT,
         ["MSG_NOSIGNAL"] = Constants.MSG_NOSIGNAL,
         ["MSG_CMSG_CLOEXEC"] = Constants.MSG_CMSG_CLOEXEC,
-        ["MADV_DONTNEED"] = (ulong)Memory.MemoryAdvice.DontNeed,
-        ["MADV_REMOVE"] = (ulong)Memory.MemoryAdvice.Remove,
-        ["MADV_DONTFORK"] = (ulong)Memory.MemoryAdvice.DontFork,
-        ["MADV_NOHUGEPAGE"] = (ulong)Memory.MemoryAdvice.NoHugePage,
-        ["MADV_COLLAPSE"] = (ulong)Memory.MemoryAdvice.Collapse,
+        ["MADV_DONTNEED"] = (ulong)MemoryAdvice.DontNeed,
+        ["MADV_REMOVE"] = (ulong)MemoryAdvice.Remove,
+        ["MADV_DONTFORK"] = (ulong)MemoryAdvice.DontFork,
+        ["MADV_NOHUGEPAGE"] = (ulong)MemoryAdvice.NoHugePage,
+        ["MADV_COLLAPSE"] = (ulong)MemoryAdvice.Collapse,
         ["sizeof(struct pollfd)"] = Size<PollFd>(),
         ["sizeof(struct iovec)"] = Size<IoVector>(),
         ["sizeof(struct ucred)"] = Size<UserCredentials>(),
@@ -105,6 +116,11 @@ public sealed class AbiTests
         ["POLLIN"] = (ulong)PollFd.POLLIN,
         ["POLLERR"] = (ulong)PollFd.POLLERR,
         ["POLLHUP"] = (ulong)PollFd.POLLHUP,
+        ["KPF_HUGE"] = KernelPageFlags.KPF_HUGE,
+        ["KPF_HWPOISON"] = KernelPageFlags.KPF_HWPOISON,
+        ["PAGEMAP_SCAN"] = PageMapScan.PAGEMAP_SCAN,
+        ["PAGE_IS_SWAPPED"] = PageMapScan.PAGE_IS_SWAPPED,
+        ["PAGE_IS_HUGE"] = PageMapScan.PAGE_IS_HUGE,
         ["SYS_userfaultfd"] = (ulong)SyscallNumbers.userfaultfd,
         ["SYS_kcmp"] = (ulong)SyscallNumbers.kcmp,
         ["SYS_pidfd_send_signal"] = (ulong)SyscallNumbers.pidfd_send_signal,
@@ -127,7 +143,7 @@ public sealed class AbiTests
         // Headers older than a feature lack its macro; everything that is a size, an offset or a system call must be compared.
         var missing = ours.Keys.Except(theirs.Keys).ToHashSet();
         Assert.Subset(
-            new HashSet<string> { "UFFDIO_POISON", "UFFD_FEATURE_POISON", "UFFD_FEATURE_MOVE", "SO_PEERPIDFD", "MADV_COLLAPSE", "UFFD_USER_MODE_ONLY" },
+            new HashSet<string> { "UFFDIO_POISON", "UFFD_FEATURE_POISON", "UFFD_FEATURE_MOVE", "SO_PEERPIDFD", "MADV_COLLAPSE", "UFFD_USER_MODE_ONLY", "PAGEMAP_SCAN", "PAGE_IS_SWAPPED", "PAGE_IS_HUGE" },
             missing);
     }
 

@@ -1,4 +1,5 @@
 using System.Collections.Concurrent;
+using Fleet.HostAgent.Detect;
 using Fleet.HostAgent.Enforce;
 using Fleet.HostAgent.Reconcile;
 using Fleet.HostAgent.State;
@@ -13,13 +14,14 @@ public sealed partial class Attachments : IDisposable
 {
     private readonly AttachmentJournal _journal;
     private readonly WorkSet _work;
+    private readonly DetectionQueue _detection;
     private readonly ILogger<Attachments> _logger;
     private readonly UffdEventLoop _loop;
     private readonly ConcurrentDictionary<Attachment, bool> _bound = new();
 
-    public Attachments(AttachmentJournal journal, WorkSet work, ILogger<Attachments> logger)
+    public Attachments(AttachmentJournal journal, WorkSet work, DetectionQueue detection, ILogger<Attachments> logger)
     {
-        (_journal, _work, _logger) = (journal, work, logger);
+        (_journal, _work, _detection, _logger) = (journal, work, detection, logger);
         _loop = new UffdEventLoop(LogEventFailed);
     }
 
@@ -47,6 +49,7 @@ public sealed partial class Attachments : IDisposable
         entry.Confirmed = FrameSet.Empty;
         _loop.Add(attachment.Userfaultfd, new FaultHandler(attachment, () => _work.Add(attachment.Vm)).Handle);
         _work.Add(entry.Vm);
+        _detection.Add(entry.Vm);
         LogAttached(entry.Vm, attachment.Vmm.Pid);
     }
 

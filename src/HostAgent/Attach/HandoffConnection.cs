@@ -1,7 +1,7 @@
 using System.Net.Sockets;
 using System.Text.Json;
 using Fleet.Contracts.Handoff;
-using Fleet.HostAgent.Enforce;
+using Fleet.HostAgent.Detect;
 using Fleet.HostAgent.Gate;
 using Fleet.HostAgent.Observe;
 using Fleet.HostAgent.Options;
@@ -16,7 +16,7 @@ namespace Fleet.HostAgent.Attach;
 
 /// <summary>One connection of a VMM: the handoff, then its events until it goes away.</summary>
 public sealed partial class HandoffConnection(
-    VmEntry entry, Attachments attachments, WorkSet work, ReportSpool spool, GateKeeper gate,
+    VmEntry entry, Attachments attachments, WorkSet work, ReportSpool spool, GateKeeper gate, PoisonIntake intake,
     IOptions<AgentOptions> options, TimeProvider time, ILogger<HandoffConnection> logger)
 {
     private static readonly TimeSpan HandoffTimeout = TimeSpan.FromSeconds(10);
@@ -131,7 +131,7 @@ public sealed partial class HandoffConnection(
     private async Task ServeAsync(Attachment attachment, HandoffLineReader reader, AgentLineWriter writer, CancellationToken cancellationToken)
     {
         using var closed = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
-        var pump = new VmmEventPump(entry, attachment, writer, spool, gate, work, time, logger);
+        var pump = new VmmEventPump(entry, attachment, writer, spool, intake, time, logger);
         var channel = attachment.Channel;
         var announced = Task.WhenAll(AnnounceAsync(attachment, writer, closed.Token), CommandAsync(channel, writer, closed.Token));
         var pumped = pump.RunAsync(cancellationToken);

@@ -1,3 +1,4 @@
+using Fleet.HostAgent.Detect;
 using Fleet.Linux;
 using Fleet.Linux.Memory;
 using Fleet.Linux.Processes;
@@ -31,6 +32,7 @@ public static class CapabilityProbe
         table["userfaultfd.minor-shmem"] = YesNo(features, UffdFeatures.MinorShmem, "Linux 5.14");
         table[MarkerOnMemfd] = TryMarker();
         table["observation"] = "vmm";
+        DetectionProbe.AddTo(table);
         var hidden = MemoryFileUsers.CountHidden();
         table["device-dma.processes"] = hidden == 0 ? "yes" : FormattableString.Invariant($"no: {hidden} processes may not be looked at");
         return table;

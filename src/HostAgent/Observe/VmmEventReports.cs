@@ -44,6 +44,11 @@ public static class VmmEventReports
                 group.Key.Access ?? HitAccesses.Unknown, group.Key.Vcpu, HitEvidences.Vmm, HitOutcomes.MceInjected)),
     ];
 
+    /// <summary>The pages that the VMM says have failed.</summary>
+    public static IEnumerable<PageKey> PoisonedPages(IEnumerable<VmmEvent> events) =>
+        events.Where(vmmEvent => vmmEvent.Type == VmmEvent.Poison)
+            .Select(vmmEvent => new PageKey(FrameMath.PageFrame(FrameOf(vmmEvent), vmmEvent.Shift!.Value), vmmEvent.Shift.Value));
+
     private static AgentReport Poison(VmmEvent vmmEvent, string vm, long memoryInstance, string? origin)
     {
         var shift = vmmEvent.Shift!.Value;
