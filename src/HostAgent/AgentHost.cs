@@ -4,6 +4,7 @@ using Fleet.HostAgent.Detect;
 using Fleet.HostAgent.Enforce;
 using Fleet.HostAgent.Gate;
 using Fleet.HostAgent.Metrics;
+using Fleet.HostAgent.Observe;
 using Fleet.HostAgent.Options;
 using Fleet.HostAgent.Reconcile;
 using Fleet.HostAgent.Restore;
@@ -60,6 +61,7 @@ public static class AgentHost
         services.AddSingleton<DetectionQueue>();
         services.AddSingleton<MemoryFailureWatch>();
         services.AddSingleton<CorrectedErrors>();
+        services.AddSingleton<AccessObserver>();
 
         services.AddSingleton<StatusSignal>();
         services.AddSingleton(CreateClient);
@@ -74,6 +76,7 @@ public static class AgentHost
         services.AddSingleton<MetricsEndpoint>();
         services.AddSingleton(ServiceManager.FromEnvironment());
 
+        services.AddHostedService<ObservationService>();
         services.AddHostedService<ReconcileService>();
         services.AddHostedService<DetectionService>();
         services.AddHostedService<VmmListeners>();

@@ -17,7 +17,7 @@ namespace Fleet.HostAgent.Attach;
 /// <summary>One connection of a VMM: the handoff, then its events until it goes away.</summary>
 public sealed class HandoffConnection(
     VmEntry entry, Attachments attachments, WorkSet work, ReportSpool spool, HeldBack held, RefusalLog refusals, GateKeeper gate, PoisonIntake intake,
-    IOptions<AgentOptions> options, TimeProvider time)
+    AccessObserver observer, IOptions<AgentOptions> options, TimeProvider time)
 {
     private static readonly TimeSpan HandoffTimeout = TimeSpan.FromSeconds(10);
 
@@ -142,7 +142,7 @@ public sealed class HandoffConnection(
     private async Task ServeAsync(Attachment attachment, HandoffLineReader reader, AgentLineWriter writer, CancellationToken cancellationToken)
     {
         using var closed = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
-        var pump = new VmmEventPump(entry, attachment, writer, spool, held, intake, time);
+        var pump = new VmmEventPump(entry, attachment, writer, spool, held, intake, observer, time);
         var channel = attachment.Channel;
         var announced = Task.WhenAll(AnnounceAsync(attachment, writer, closed.Token), CommandAsync(channel, writer, closed.Token));
         var pumped = pump.RunAsync(cancellationToken);

@@ -13,7 +13,7 @@ namespace Fleet.HostAgent.Observe;
 /// still waits for its acknowledgements. Nothing is dropped (I8).
 /// </summary>
 public sealed class VmmEventPump(VmEntry entry, Attachment attachment, AgentLineWriter writer, ReportSpool spool, HeldBack held, PoisonIntake intake,
-    TimeProvider time)
+    AccessObserver observer, TimeProvider time)
 {
     private static readonly TimeSpan Window = TimeSpan.FromMilliseconds(250);
 
@@ -78,6 +78,9 @@ public sealed class VmmEventPump(VmEntry entry, Attachment attachment, AgentLine
             return true;
         }
 
+        // What the kernel showed of these accesses was recorded before the VMM could speak of them. Once: what is explained is used up.
+        observer.Drain();
+        var hits = VmmEventReports.Hits(batch).SelectMany(said => observer.Merge.Explain(attachment, said)).ToList();
         var watermark = new VmmWatermark(attachment.Vmm, batch[^1].Sequence);
         var isHeld = false;
         try
@@ -85,7 +88,7 @@ public sealed class VmmEventPump(VmEntry entry, Attachment attachment, AgentLine
             while (true)
             {
                 var changed = spool.WhenChangedAsync();
-                var problem = await TryStoreAsync(batch, watermark, cancellationToken);
+                var problem = await TryStoreAsync(batch, hits, watermark, cancellationToken);
                 if (problem is null)
                 {
                     return true;
@@ -123,14 +126,14 @@ public sealed class VmmEventPump(VmEntry entry, Attachment attachment, AgentLine
 
     // Under the VM's gate: where poison arose must not change between its judgement and its report.
     /// <returns>Null when they are durable.</returns>
-    private async Task<Refusal?> TryStoreAsync(List<VmmEvent> batch, VmmWatermark watermark, CancellationToken cancellationToken)
+    private async Task<Refusal?> TryStoreAsync(List<VmmEvent> batch, List<ObservedAccess> hits, VmmWatermark watermark, CancellationToken cancellationToken)
     {
         await entry.Gate.WaitAsync(cancellationToken);
         try
         {
             var stored = intake.TryStore(
                 entry, attachment,
-                origin => VmmEventReports.Build(batch, entry.Vm, attachment.MemoryInstance, entry.Desired?.PlacementEpoch, origin),
+                origin => VmmEventReports.Build(batch, hits, entry.Vm, attachment.MemoryInstance, entry.PlacementEpoch ?? 0, origin),
                 PoisonIntake.Behind(attachment, VmmEventReports.PoisonedPages(batch)), watermark);
             return stored ? null : new Refusal(true, null);
         }
