@@ -5,8 +5,14 @@ namespace Fleet.EndToEnd.Tests;
 /// <summary>What a process holds, by /proc: for finding what it never lets go of.</summary>
 internal static class ProcessResources
 {
-    /// <summary>Open descriptors but for the programs that its runtime loads when it first needs them.</summary>
-    public static int Descriptors(int pid) => Targets(pid).Count(target => !target.EndsWith(".dll", StringComparison.Ordinal));
+    /// <summary>Open descriptors by what they are, but for the programs that its runtime loads when it first needs them.</summary>
+    public static IReadOnlyDictionary<string, int> Descriptors(int pid) => Targets(pid)
+        .Where(target => !target.EndsWith(".dll", StringComparison.Ordinal))
+        .CountBy(target => target.Split(":[")[0]).ToDictionary();
+
+    /// <summary>What there is more of than before; empty when nothing is.</summary>
+    public static string Grown(IReadOnlyDictionary<string, int> before, IReadOnlyDictionary<string, int> now) => string.Join(
+        ", ", now.Where(kind => kind.Value > before.GetValueOrDefault(kind.Key)).Select(kind => $"{kind.Key}: {before.GetValueOrDefault(kind.Key)} -> {kind.Value}"));
 
     /// <summary>Descriptors borrowed from VMMs, by kind.</summary>
     public static string Borrowed(int pid)

@@ -30,7 +30,7 @@ internal sealed class WorkingGuest : IAsyncDisposable
     public TinyVmmClient Client { get; private set; } = null!;
 
     /// <summary>Frames that the guest works on.</summary>
-    public static FrameSpan Area => new(4096, 5120);
+    public static FrameSpan Area => new(4096, 4736);
 
     public long Reads { get; private set; }
 
@@ -55,7 +55,11 @@ internal sealed class WorkingGuest : IAsyncDisposable
         await fleet.Client.PutVmAsync(vm, new VmRequest(host, [new MemoryRegion("0x0", 64 << 20, 4096)], new VmAttach(AttachKinds.Handoff)), cancellationToken);
         (guest.Process, guest.Client) = await fleet.StartVmmAsync(vm, "64M", host, cancellationToken, new VmmStart(Vcpu: vcpu));
         await guest.AttachedAsync(cancellationToken);
-        await guest.Client.WriteAsync(FrameMath.AddressOf(Area.Start), (Area.End - Area.Start) * FrameMath.FrameBytes, Seed, cancellationToken);
+        for (var frame = Area.Start; frame < Area.End; frame += 32)
+        {
+            await guest.Client.WriteAsync(FrameMath.AddressOf(frame), 32 * FrameMath.FrameBytes, Seed, cancellationToken);
+        }
+
         guest._working = Task.Run(guest.WorkAsync, CancellationToken.None);
         return guest;
     }

@@ -22,6 +22,9 @@ public sealed class LocalFleet : IAsyncDisposable
 
     public ChildProcess? Api { get; private set; }
 
+    /// <summary>Of agents that are started from now on.</summary>
+    public string AgentProgram { get; set; } = Programs.HostAgent;
+
     /// <summary>With the administrator's token.</summary>
     public FleetClient Client { get; private set; } = null!;
 
@@ -90,7 +93,7 @@ public sealed class LocalFleet : IAsyncDisposable
             arguments.Add($"--Agent:Policy={policy}");
         }
 
-        var agent = ChildProcess.Start(Programs.HostAgent, Path.Combine(Root, $"{host}.log"), [.. arguments, .. settings ?? []], environment);
+        var agent = ChildProcess.Start(AgentProgram, Path.Combine(Root, $"{host}.log"), [.. arguments, .. settings ?? []], environment);
         _agents[host] = agent;
         return agent;
     }
