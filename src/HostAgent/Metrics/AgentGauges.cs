@@ -11,25 +11,26 @@ public sealed class AgentGauges : IDisposable
 {
     private static readonly string[] States = [EnforcementStates.Armed, EnforcementStates.Pending, EnforcementStates.Failed];
 
+    private readonly Meter _meter;
+
     public AgentGauges(VmTable table, ReportSpool spool, HeldBack held, ReconcileProgress progress, Heartbeats heartbeats, TimeProvider time)
     {
-        Meter.CreateObservableGauge("vms", () => VmsByState(table), null, "VMs of this host by what their enforcement is.");
-        Meter.CreateObservableGauge("vms.attached", () => table.All.Count(entry => entry.Attachment is not null), null, "VMMs whose memory the agent holds.");
-        Meter.CreateObservableGauge("armed.frames", () => table.All.Sum(entry => entry.Confirmed.Frames), null, "Frames of 4 KiB that the kernel confirmed as armed at the last look.");
-        Meter.CreateObservableGauge("spool.reports", () => spool.Count, null, "Reports that wait for the control plane.");
-        Meter.CreateObservableGauge("spool.bytes", () => spool.Bytes, null, "Size of the spool's file.");
-        Meter.CreateObservableGauge("spool.limit.bytes", () => spool.MaximumBytes, null, "Size from which the spool takes no more (Agent:SpoolBytes).");
-        Meter.CreateObservableGauge("spool.held.back", () => held.Vms, null, "VMs whose events wait in their VMM, because the spool is full or cannot be written.");
-        Meter.CreateObservableGauge("reconcile.last.age.seconds", () => time.GetElapsedTime(progress.LastTurn).TotalSeconds, "s", "Since the reconcile loop last ended a step.");
-        Meter.CreateObservableGauge("control.plane.connected", () => heartbeats.Connected ? 1 : 0, null, "1 while heartbeats are answered.");
-        Meter.CreateObservableGauge("process.resident.bytes", () => Environment.WorkingSet, null, "Resident memory of the agent.");
-        Meter.CreateObservableCounter("process.cpu.seconds", () => Environment.CpuUsage.TotalTime.TotalSeconds, "s", "Processor time of the agent.");
-        Meter.CreateObservableGauge("process.open.files", () => Directory.GetFileSystemEntries("/proc/self/fd").Length, null, "Open descriptors of the agent, those that it borrowed among them.");
+        _meter = new Meter(new MeterOptions(AgentMeter.Name) { Scope = this });
+        _meter.CreateObservableGauge("vms", () => VmsByState(table), null, "VMs of this host by what their enforcement is.");
+        _meter.CreateObservableGauge("vms.attached", () => table.All.Count(entry => entry.Attachment is not null), null, "VMMs whose memory the agent holds.");
+        _meter.CreateObservableGauge("armed.frames", () => table.All.Sum(entry => entry.Confirmed.Frames), null, "Frames of 4 KiB that the kernel confirmed as armed at the last look.");
+        _meter.CreateObservableGauge("spool.reports", () => spool.Count, null, "Reports that wait for the control plane.");
+        _meter.CreateObservableGauge("spool.bytes", () => spool.Bytes, null, "Size of the spool's file.");
+        _meter.CreateObservableGauge("spool.limit.bytes", () => spool.MaximumBytes, null, "Size from which the spool takes no more (Agent:SpoolBytes).");
+        _meter.CreateObservableGauge("spool.held.back", () => held.Vms, null, "VMs whose events wait in their VMM, because the spool is full or cannot be written.");
+        _meter.CreateObservableGauge("reconcile.last.age.seconds", () => time.GetElapsedTime(progress.LastTurn).TotalSeconds, "s", "Since the reconcile loop last ended a step.");
+        _meter.CreateObservableGauge("control.plane.connected", () => heartbeats.Connected ? 1 : 0, null, "1 while heartbeats are answered.");
+        _meter.CreateObservableGauge("process.resident.bytes", () => Environment.WorkingSet, null, "Resident memory of the agent.");
+        _meter.CreateObservableCounter("process.cpu.seconds", () => Environment.CpuUsage.TotalTime.TotalSeconds, "s", "Processor time of the agent.");
+        _meter.CreateObservableGauge("process.open.files", () => Directory.GetFileSystemEntries("/proc/self/fd").Length, null, "Open descriptors of the agent, those that it borrowed among them.");
     }
 
-    internal Meter Meter { get; } = new(AgentMeter.Name);
-
-    public void Dispose() => Meter.Dispose();
+    public void Dispose() => _meter.Dispose();
 
     private static IEnumerable<Measurement<int>> VmsByState(VmTable table)
     {

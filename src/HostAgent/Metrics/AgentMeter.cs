@@ -4,7 +4,7 @@ namespace Fleet.HostAgent.Metrics;
 
 /// <summary>
 /// What the agent counts. Names have dots and no unit; at the endpoint they become <c>fleet_agent_…</c>, counters end in <c>_total</c>. No label
-/// holds the id of a VM, a host or a process: the number of series is fixed.
+/// holds the id of a VM, a host or a process: the number of series is fixed. Instruments on another <see cref="Meter"/> of this name are served as well.
 /// </summary>
 public static class AgentMeter
 {

@@ -2,18 +2,22 @@ using System.Diagnostics.Metrics;
 
 namespace Fleet.HostAgent.Metrics;
 
-/// <summary>Adds up what the agent's instruments measure, and writes it in the text format of Prometheus (version 0.0.4).</summary>
+/// <summary>
+/// Adds up what the agent's instruments measure, and writes it in the text format of Prometheus (version 0.0.4). It takes every meter whose name
+/// is or begins with <see cref="AgentMeter.Name"/>, whoever made it, but those that are another agent's in this process.
+/// </summary>
 internal sealed class MeterCollector : IDisposable
 {
     private readonly MeterListener _listener = new();
     private readonly Lock _lock = new();
     private readonly SortedDictionary<string, MetricFamily> _families = new(StringComparer.Ordinal);
 
-    public MeterCollector(params IReadOnlyList<Meter> meters)
+    /// <param name="scope">Of this agent's own meters.</param>
+    public MeterCollector(object scope)
     {
         _listener.InstrumentPublished = (instrument, listener) =>
         {
-            if (meters.Contains(instrument.Meter))
+            if (instrument.Meter.Name.StartsWith(AgentMeter.Name, StringComparison.Ordinal) && (instrument.Meter.Scope is null || instrument.Meter.Scope == scope))
             {
                 listener.EnableMeasurementEvents(instrument, Add(instrument));
             }

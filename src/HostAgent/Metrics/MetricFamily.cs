@@ -27,7 +27,8 @@ internal sealed class MetricFamily
         };
         _observable = instrument.IsObservable;
         _help = instrument.Description ?? string.Empty;
-        Name = Prefix + instrument.Name.Replace('.', '_') + (_type == "counter" ? "_total" : string.Empty);
+        var name = instrument.Name.Replace('.', '_');
+        Name = (name.StartsWith(Prefix, StringComparison.Ordinal) ? name : Prefix + name) + (_type == "counter" ? "_total" : string.Empty);
     }
 
     public string Name { get; }

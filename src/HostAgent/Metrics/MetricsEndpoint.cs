@@ -31,7 +31,7 @@ public sealed partial class MetricsEndpoint(AgentGauges gauges, IOptions<AgentOp
             return;
         }
 
-        using var collector = new MeterCollector(AgentMeter.Meter, gauges.Meter);
+        using var collector = new MeterCollector(gauges);
         using var listener = new TcpListener(IPEndPoint.Parse(address));
         try
         {
