@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using Fleet.Linux.Interop;
+using Fleet.Linux.Memory;
 using Fleet.Linux.Userfaultfd;
 using Fleet.Tests.Shared;
 
@@ -12,6 +13,7 @@ public sealed class AbiTests
     [
         "linux/userfaultfd.h", "sys/ioctl.h", "sys/socket.h", "sys/mman.h", "sys/uio.h", "sys/syscall.h", "sys/eventfd.h",
         "linux/falloc.h", "sys/vfs.h", "sys/stat.h", "fcntl.h", "poll.h", "errno.h", "asm/socket.h",
+        "linux/fs.h", "linux/kernel-page-flags.h",
     ];
 
     private static readonly Dictionary<string, ulong> Ours = new()
@@ -94,11 +96,11 @@ public sealed class AbiTests
         ["MSG_DONTWAIT"] = Constants.MSG_DONTWAIT,
         ["MSG_NOSIGNAL"] = Constants.MSG_NOSIGNAL,
         ["MSG_CMSG_CLOEXEC"] = Constants.MSG_CMSG_CLOEXEC,
-        ["MADV_DONTNEED"] = (ulong)Memory.MemoryAdvice.DontNeed,
-        ["MADV_REMOVE"] = (ulong)Memory.MemoryAdvice.Remove,
-        ["MADV_DONTFORK"] = (ulong)Memory.MemoryAdvice.DontFork,
-        ["MADV_NOHUGEPAGE"] = (ulong)Memory.MemoryAdvice.NoHugePage,
-        ["MADV_COLLAPSE"] = (ulong)Memory.MemoryAdvice.Collapse,
+        ["MADV_DONTNEED"] = (ulong)MemoryAdvice.DontNeed,
+        ["MADV_REMOVE"] = (ulong)MemoryAdvice.Remove,
+        ["MADV_DONTFORK"] = (ulong)MemoryAdvice.DontFork,
+        ["MADV_NOHUGEPAGE"] = (ulong)MemoryAdvice.NoHugePage,
+        ["MADV_COLLAPSE"] = (ulong)MemoryAdvice.Collapse,
         ["sizeof(struct pollfd)"] = Size<PollFd>(),
         ["sizeof(struct iovec)"] = Size<IoVector>(),
         ["sizeof(struct ucred)"] = Size<UserCredentials>(),
@@ -114,6 +116,11 @@ public sealed class AbiTests
         ["POLLIN"] = (ulong)PollFd.POLLIN,
         ["POLLERR"] = (ulong)PollFd.POLLERR,
         ["POLLHUP"] = (ulong)PollFd.POLLHUP,
+        ["KPF_HUGE"] = KernelPageFlags.KPF_HUGE,
+        ["KPF_HWPOISON"] = KernelPageFlags.KPF_HWPOISON,
+        ["PAGEMAP_SCAN"] = PageMapScan.PAGEMAP_SCAN,
+        ["PAGE_IS_SWAPPED"] = PageMapScan.PAGE_IS_SWAPPED,
+        ["PAGE_IS_HUGE"] = PageMapScan.PAGE_IS_HUGE,
         ["SYS_userfaultfd"] = (ulong)SyscallNumbers.userfaultfd,
         ["SYS_kcmp"] = (ulong)SyscallNumbers.kcmp,
         ["SYS_pidfd_send_signal"] = (ulong)SyscallNumbers.pidfd_send_signal,
@@ -136,7 +143,7 @@ public sealed class AbiTests
         // Headers older than a feature lack its macro; everything that is a size, an offset or a system call must be compared.
         var missing = ours.Keys.Except(theirs.Keys).ToHashSet();
         Assert.Subset(
-            new HashSet<string> { "UFFDIO_POISON", "UFFD_FEATURE_POISON", "UFFD_FEATURE_MOVE", "SO_PEERPIDFD", "MADV_COLLAPSE", "UFFD_USER_MODE_ONLY" },
+            new HashSet<string> { "UFFDIO_POISON", "UFFD_FEATURE_POISON", "UFFD_FEATURE_MOVE", "SO_PEERPIDFD", "MADV_COLLAPSE", "UFFD_USER_MODE_ONLY", "PAGEMAP_SCAN", "PAGE_IS_SWAPPED", "PAGE_IS_HUGE" },
             missing);
     }
 

@@ -12,6 +12,7 @@ public static class Enforcer
 {
     // A page can be filled again between zap and mark by another mapping of the same memfd; each try starts with a new zap.
     private const int Tries = 8;
+    private const string HardwarePoison = "hardware-poison";
 
     /// <summary>Arms the frames and verifies them.</summary>
     /// <returns>The frames that could not be armed, with the reason; empty when the kernel confirmed all of them.</returns>
@@ -57,7 +58,10 @@ public static class Enforcer
         {
             try
             {
-                Disarm(attachment, part);
+                if (!Disarm(attachment, part))
+                {
+                    failures.Add(new ArmFailure(RangeOf(part), HardwarePoison));
+                }
             }
             catch (LinuxException exception)
             {
@@ -126,12 +130,15 @@ public static class Enforcer
         return last;
     }
 
-    private static void Disarm(Attachment attachment, HostRange part)
+    // False where a page is poisoned natively: neither a punched hole nor a page given to it takes such an entry away from outside the process.
+    private static bool Disarm(Attachment attachment, HostRange part)
     {
+        var done = true;
         // ZEROPAGE replaces a marker on shared memory (FACTS 3), and wakes whoever waits. EEXIST: the page is ordinary already.
         for (long at = 0; at < part.Bytes; at += Contracts.FrameMath.FrameBytes)
         {
             var result = attachment.Userfaultfd.ZeroPage(part.HostVirtualAddress + (ulong)at, Contracts.FrameMath.FrameBytes);
+            done &= result.Error != Errno.EEXIST || !MarkerVerifier.IsNative(attachment, part.HostVirtualAddress + (ulong)at);
             if (!result.Succeeded && result.Error is not (Errno.EEXIST or Errno.ENOENT))
             {
                 throw new LinuxException("UFFDIO_ZEROPAGE", result.Error);
@@ -139,6 +146,7 @@ public static class Enforcer
         }
 
         attachment.Userfaultfd.Unregister(part.HostVirtualAddress, (ulong)part.Bytes);
+        return done;
     }
 
     private static FrameRange RangeOf(HostRange part) =>

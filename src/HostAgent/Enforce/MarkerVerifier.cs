@@ -6,7 +6,8 @@ namespace Fleet.HostAgent.Enforce;
 
 /// <summary>
 /// Asks the kernel which frames carry a poison marker in the VMM's own page tables, now. It is the only ground on which a
-/// frame is ever called armed (DESIGN 8): it also catches a userfaultfd that belongs to another process than it claimed.
+/// frame is ever called armed (DESIGN 8): it also catches a userfaultfd that belongs to another process than it claimed. A page that this
+/// host's own memory_failure() poisoned enforces by itself: it counts as it stands and is never zapped (GATE).
 /// </summary>
 public static class MarkerVerifier
 {
@@ -25,13 +26,20 @@ public static class MarkerVerifier
         return FrameSet.Of(located.SelectMany(part => FindUnmarked(attachment, part, policy)).Select(ToFrames)).Union(outside);
     }
 
-    /// <summary>All frames of the guest's memory that carry a marker; reads the page tables of all of it (8 bytes a page).</summary>
+    /// <summary>All frames of the guest's memory that carry a marker or are poisoned natively; reads the page tables of all of it (8 bytes a page).</summary>
     public static FrameSet FindMarked(Attachment attachment) => FrameSet.Of(attachment.Layout.Regions
-        .SelectMany(region => Find(attachment, new HostRange(region, 0, region.Bytes), entry => entry.IsPoisonMarker)).Select(ToFrames));
+        .SelectMany(region => Find(attachment, new HostRange(region, 0, region.Bytes), entry => entry.IsPoisonMarker || NativePoison.Is(entry))).Select(ToFrames));
+
+    /// <summary>Whether the page there is this host's own poison.</summary>
+    public static bool IsNative(Attachment attachment, ulong hostVirtualAddress)
+    {
+        using var pageMap = PageMap.Open(attachment.Vmm.Pid);
+        return NativePoison.Is(pageMap.Read(hostVirtualAddress));
+    }
 
     /// <summary>The stretches of the range that carry no marker, in order.</summary>
     public static IReadOnlyList<HostRange> FindUnmarked(Attachment attachment, HostRange range, EnforcementPolicy policy = EnforcementPolicy.Marker) =>
-        Find(attachment, range, entry => !entry.IsPoisonMarker && !(policy == EnforcementPolicy.Trap && entry.IsEmpty));
+        Find(attachment, range, entry => !entry.IsPoisonMarker && !(policy == EnforcementPolicy.Trap && entry.IsEmpty) && !NativePoison.Is(entry));
 
     private static List<HostRange> Find(Attachment attachment, HostRange range, Predicate<PageMapEntry> wanted)
     {
