@@ -1,7 +1,9 @@
 using Fleet.HostAgent.Attach;
 using Fleet.HostAgent.ControlPlane;
+using Fleet.HostAgent.Detect;
 using Fleet.HostAgent.Enforce;
 using Fleet.HostAgent.Gate;
+using Fleet.HostAgent.Observe;
 using Fleet.HostAgent.Options;
 using Fleet.HostAgent.Reconcile;
 using Fleet.HostAgent.Restore;
@@ -47,6 +49,16 @@ public static class AgentHost
         services.AddSingleton<Attachments>();
         services.AddSingleton<Takeover>();
 
+        services.AddSingleton(new HardwareRoots());
+        services.AddSingleton<MemoryModules>();
+        services.AddSingleton<FaultJournal>();
+        services.AddSingleton<HostFaults>();
+        services.AddSingleton<PoisonIntake>();
+        services.AddSingleton<DetectionQueue>();
+        services.AddSingleton<MemoryFailureWatch>();
+        services.AddSingleton<CorrectedErrors>();
+        services.AddSingleton<AccessObserver>();
+
         services.AddSingleton<StatusSignal>();
         services.AddSingleton(CreateClient);
         services.AddSingleton<Enrollment>();
@@ -56,7 +68,9 @@ public static class AgentHost
         services.AddSingleton<ReportSender>();
         services.AddSingleton<Stating>();
 
+        services.AddHostedService<ObservationService>();
         services.AddHostedService<ReconcileService>();
+        services.AddHostedService<DetectionService>();
         services.AddHostedService<VmmListeners>();
         services.AddHostedService<ControlPlaneService>();
     }

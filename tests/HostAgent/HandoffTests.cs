@@ -241,7 +241,7 @@ public sealed class HandoffTests : IDisposable
 
         Assert.Equal((AgentLine.Acknowledged, 2L), Of(acknowledged));
         Assert.Equal(
-            [(AgentReport.Hit, 7L, 1L), (AgentReport.Poison, 8, 1)],
+            [(AgentReport.Hit, 7L, 1L), (AgentReport.Poison, 8, 1), (AgentReport.Fault, 8, 1)],
             agent.Spool.Peek(10).Select(report => (report.Kind, report.Frame, report.Count)));
     }
 

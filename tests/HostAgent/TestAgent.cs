@@ -4,7 +4,9 @@ using Fleet.Contracts.Agents;
 using Fleet.Contracts.Handoff;
 using Fleet.Contracts.Vms;
 using Fleet.HostAgent.Attach;
+using Fleet.HostAgent.Detect;
 using Fleet.HostAgent.Gate;
+using Fleet.HostAgent.Observe;
 using Fleet.HostAgent.Reconcile;
 using Fleet.HostAgent.Restore;
 using Fleet.HostAgent.Spool;
@@ -36,6 +38,10 @@ internal sealed class TestAgent : IAsyncDisposable
     public StorePromise Promise => _host.Services.GetRequiredService<StorePromise>();
 
     public Stating Stating => _host.Services.GetRequiredService<Stating>();
+
+    public AccessObserver Observer => _host.Services.GetRequiredService<AccessObserver>();
+
+    public DetectionQueue Detection => _host.Services.GetRequiredService<DetectionQueue>();
 
     public WorkSet Work => _host.Services.GetRequiredService<WorkSet>();
 

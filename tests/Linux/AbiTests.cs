@@ -13,7 +13,7 @@ public sealed class AbiTests
     [
         "linux/userfaultfd.h", "sys/ioctl.h", "sys/socket.h", "sys/mman.h", "sys/uio.h", "sys/syscall.h", "sys/eventfd.h",
         "linux/falloc.h", "sys/vfs.h", "sys/stat.h", "fcntl.h", "poll.h", "errno.h", "asm/socket.h",
-        "linux/fs.h", "linux/kernel-page-flags.h",
+        "linux/fs.h", "linux/kernel-page-flags.h", "linux/mount.h", "unistd.h",
     ];
 
     private static readonly Dictionary<string, ulong> Ours = new()
@@ -79,6 +79,15 @@ public sealed class AbiTests
         ["STATX_INO"] = Constants.STATX_INO,
         ["O_CLOEXEC"] = Constants.O_CLOEXEC,
         ["O_NONBLOCK"] = Constants.O_NONBLOCK,
+        ["(int)FSCONFIG_CMD_CREATE"] = Constants.FSCONFIG_CMD_CREATE,
+        ["O_WRONLY"] = Constants.O_WRONLY,
+        ["SEEK_DATA"] = Constants.SEEK_DATA,
+        ["SEEK_HOLE"] = Constants.SEEK_HOLE,
+        ["FSOPEN_CLOEXEC"] = Constants.FSOPEN_CLOEXEC,
+        ["FSMOUNT_CLOEXEC"] = Constants.FSMOUNT_CLOEXEC,
+        ["SYS_fsopen"] = (ulong)SyscallNumbers.fsopen,
+        ["SYS_fsconfig"] = (ulong)SyscallNumbers.fsconfig,
+        ["SYS_fsmount"] = (ulong)SyscallNumbers.fsmount,
         ["PROT_READ"] = Constants.PROT_READ,
         ["PROT_WRITE"] = Constants.PROT_WRITE,
         ["MAP_SHARED"] = Constants.MAP_SHARED,

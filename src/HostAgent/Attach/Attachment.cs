@@ -75,6 +75,9 @@ public sealed class Attachment : IDisposable
     /// <summary>Frames of memory errors that were spooled as the VM's, until the desired set has them.</summary>
     public FrameSet Reported { get; set; } = FrameSet.Empty;
 
+    /// <summary>Frames of memory errors that were spooled as the host's alone, while this VMM was sealed.</summary>
+    public FrameSet ToldSealed { get; set; } = FrameSet.Empty;
+
     /// <summary>The last look for devices; null before the first.</summary>
     public DeviceLook? Devices { get; set; }
 

@@ -1,6 +1,7 @@
 using System.Net.Sockets;
 using System.Text.Json;
 using Fleet.Contracts.Handoff;
+using Fleet.HostAgent.Detect;
 using Fleet.HostAgent.Enforce;
 using Fleet.HostAgent.Gate;
 using Fleet.HostAgent.Observe;
@@ -16,7 +17,7 @@ namespace Fleet.HostAgent.Attach;
 
 /// <summary>One connection of a VMM: the handoff, then its events until it goes away.</summary>
 public sealed partial class HandoffConnection(
-    VmEntry entry, Attachments attachments, WorkSet work, ReportSpool spool, GateKeeper gate,
+    VmEntry entry, Attachments attachments, WorkSet work, ReportSpool spool, GateKeeper gate, PoisonIntake intake, AccessObserver observer,
     IOptions<AgentOptions> options, TimeProvider time, ILogger<HandoffConnection> logger)
 {
     private static readonly TimeSpan HandoffTimeout = TimeSpan.FromSeconds(10);
@@ -132,7 +133,7 @@ public sealed partial class HandoffConnection(
     private async Task ServeAsync(Attachment attachment, HandoffLineReader reader, AgentLineWriter writer, CancellationToken cancellationToken)
     {
         using var closed = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
-        var pump = new VmmEventPump(entry, attachment, writer, spool, gate, work, time, logger);
+        var pump = new VmmEventPump(entry, attachment, writer, spool, intake, observer, time, logger);
         var channel = attachment.Channel;
         var zapper = attachment.Zapper as VmmZapper;
         var announced = Task.WhenAll(

@@ -1,4 +1,6 @@
+using Fleet.HostAgent.Detect;
 using Fleet.HostAgent.Enforce;
+using Fleet.HostAgent.Observe;
 using Fleet.Linux;
 using Fleet.Linux.Processes;
 using Fleet.Linux.Userfaultfd;
@@ -50,7 +52,8 @@ public static class CapabilityProbe
         }
 
         table["enforce.guaranteed-zap"] = GuaranteedZap;
-        table["observation"] = "vmm";
+        ObservationProbe.AddTo(table);
+        DetectionProbe.AddTo(table);
         var hidden = MemoryFileUsers.CountHidden();
         table["device-dma.processes"] = hidden == 0 ? "yes" : FormattableString.Invariant($"no: {hidden} processes may not be looked at");
         return table;

@@ -6,6 +6,7 @@ namespace Fleet.Linux.Interop;
 internal static class Constants
 {
     internal const int O_RDONLY = 0;
+    internal const int O_WRONLY = 1;
     internal const int O_NONBLOCK = 0x800;
     internal const int O_CLOEXEC = 0x80000;
 
@@ -32,6 +33,13 @@ internal static class Constants
     internal const int FALLOC_FL_KEEP_SIZE = 1;
     internal const int FALLOC_FL_PUNCH_HOLE = 2;
 
+    internal const int SEEK_DATA = 3;
+    internal const int SEEK_HOLE = 4;
+
+    internal const int FSOPEN_CLOEXEC = 1;
+    internal const int FSCONFIG_CMD_CREATE = 6;
+    internal const int FSMOUNT_CLOEXEC = 1;
+
     internal const int EFD_CLOEXEC = 0x80000;
 
     internal const int SOL_SOCKET = 1;
@@ -53,6 +61,9 @@ internal static class SyscallNumbers
     internal static readonly nint userfaultfd = RuntimeInformation.ProcessArchitecture == Architecture.X64 ? 323 : 282;
     internal static readonly nint kcmp = RuntimeInformation.ProcessArchitecture == Architecture.X64 ? 312 : 272;
     internal const nint pidfd_send_signal = 424;
+    internal const nint fsopen = 430;
+    internal const nint fsconfig = 431;
+    internal const nint fsmount = 432;
     internal const nint pidfd_open = 434;
     internal const nint pidfd_getfd = 438;
 }
