@@ -31,5 +31,7 @@ public enum Errno
     ELOOP = 40,
     ENOTSUP = 95,
     ECONNRESET = 104,
+    ENOTCONN = 107,
+    ETIMEDOUT = 110,
     EHWPOISON = 133,
 }

@@ -54,6 +54,9 @@ internal sealed class TestAgent : IAsyncDisposable
     public static Task<TestAgent> StartAsync(string root, string policy, params DesiredVm[] desired) =>
         StartAsync(root, new Dictionary<string, string?> { ["Agent:Policy"] = policy }, null, desired);
 
+    public static Task<TestAgent> StartAsync(string root, string policy, IEnumerable<(string Name, string Value)> settings, DesiredVm[] desired) => StartAsync(
+        root, new Dictionary<string, string?>(settings.Select(setting => KeyValuePair.Create(setting.Name, (string?)setting.Value))) { ["Agent:Policy"] = policy }, null, desired);
+
     /// <param name="settings">Beside or instead of the tests' own.</param>
     /// <param name="services">Replaces services of the agent.</param>
     public static async Task<TestAgent> StartAsync(
@@ -98,7 +101,7 @@ internal sealed class TestAgent : IAsyncDisposable
     public async Task<TestChannel> AttachAsync(TestVmm vmm)
     {
         var channel = await ConnectAsync(vmm.Vm);
-        channel.SendHandoff(vmm.Message(), vmm.Userfaultfd.Number, vmm.File.Descriptor.Number);
+        channel.SendHandoff(vmm.Message(), vmm.Descriptors);
         var line = await channel.ReceiveAsync();
         Assert.Equal((AgentLine.Attached, (string?)null), (line?.Type, line?.Reason));
         return channel;

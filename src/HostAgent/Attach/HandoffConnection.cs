@@ -2,6 +2,7 @@ using System.Net.Sockets;
 using System.Text.Json;
 using Fleet.Contracts.Handoff;
 using Fleet.HostAgent.Detect;
+using Fleet.HostAgent.Enforce;
 using Fleet.HostAgent.Gate;
 using Fleet.HostAgent.Metrics;
 using Fleet.HostAgent.Observe;
@@ -72,7 +73,7 @@ public sealed class HandoffConnection(
             {
                 var desired = entry.Desired ?? throw new HandoffRejectedException("unknown-vm", "the VM does not concern this host");
                 var message = HandoffValidator.Parse(line.Span);
-                HandoffValidator.Validate(message, desired, peer, reader.Descriptors.Count);
+                HandoffValidator.Validate(message, desired, peer, reader.Descriptors.Count, options.Value.EnforcementPolicy, EnforcementTable.OfThisHost);
                 RequireFree(message.VmmPid);
                 RequireOwn(reader.Descriptors);
                 var opened = HandoffOpener.Open(message, desired, pidfd, reader.Descriptors, attachments.BoundMemoryInstance);
@@ -110,6 +111,7 @@ public sealed class HandoffConnection(
         attachment.Channel = attachment.HasBarrier
             ? new VmmChannel { State = new VmmState(VmmState.StateType, message.State ?? VmmStates.Failed, message.StreamTarget, message.Undelivered, LastEvent: message.LastEvent) }
             : null;
+        attachment.Zapper = message.Capabilities?.Contains(VmmCapabilities.Zaps) == true ? new VmmZapper() : null;
         HandoffIncoming.TakeHoles(attachment, message.Undelivered);
     }
 
@@ -144,12 +146,22 @@ public sealed class HandoffConnection(
         using var closed = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
         var pump = new VmmEventPump(entry, attachment, writer, spool, held, intake, observer, time);
         var channel = attachment.Channel;
-        var announced = Task.WhenAll(AnnounceAsync(attachment, writer, closed.Token), CommandAsync(channel, writer, closed.Token));
+        var zapper = attachment.Zapper as VmmZapper;
+        var announced = Task.WhenAll(
+            AnnounceAsync(attachment, writer, closed.Token),
+            TellAsync(channel?.RunAsync(writer, closed.Token)),
+            TellAsync(zapper?.RunAsync(writer, closed.Token)));
         var pumped = pump.RunAsync(cancellationToken);
         try
         {
             while (await reader.ReadAsync(0, cancellationToken) is { } line)
             {
+                if (zapper is not null && ParseZapped(line.Span) is { } zapped)
+                {
+                    zapper.Take(zapped);
+                    continue;
+                }
+
                 if (channel is not null && ParseState(line.Span) is { } state)
                 {
                     HandoffIncoming.TakeHoles(attachment, state.Undelivered);
@@ -164,9 +176,15 @@ public sealed class HandoffConnection(
         finally
         {
             pump.Complete();
+            zapper?.Close();
             if (attachment.Channel == channel)
             {
                 attachment.Channel = null;
+            }
+
+            if (attachment.Zapper == zapper)
+            {
+                attachment.Zapper = null;
             }
 
             await closed.CancelAsync();
@@ -175,11 +193,11 @@ public sealed class HandoffConnection(
         }
     }
 
-    private static async Task CommandAsync(VmmChannel? channel, AgentLineWriter writer, CancellationToken cancellationToken)
+    private static async Task TellAsync(Task? lines)
     {
         try
         {
-            await (channel?.RunAsync(writer, cancellationToken) ?? Task.CompletedTask);
+            await (lines ?? Task.CompletedTask);
         }
         catch (Exception exception) when (exception is OperationCanceledException or SocketException)
         {
@@ -222,6 +240,19 @@ public sealed class HandoffConnection(
         catch (JsonException)
         {
             // Not a state; an event, or the protocol is broken, which is said there.
+            return null;
+        }
+    }
+
+    private static VmmZapped? ParseZapped(ReadOnlySpan<byte> line)
+    {
+        try
+        {
+            return JsonSerializer.Deserialize(line, HandoffJson.Default.VmmZapped) is { Type: VmmZapped.ZappedType } zapped ? zapped : null;
+        }
+        catch (JsonException)
+        {
+            // Another kind of line.
             return null;
         }
     }
