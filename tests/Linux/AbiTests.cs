@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using Fleet.Linux.Interop;
+using Fleet.Linux.Ptrace;
 using Fleet.Linux.Userfaultfd;
 using Fleet.Tests.Shared;
 
@@ -11,7 +12,7 @@ public sealed class AbiTests
     private static readonly string[] Headers =
     [
         "linux/userfaultfd.h", "sys/ioctl.h", "sys/socket.h", "sys/mman.h", "sys/uio.h", "sys/syscall.h", "sys/eventfd.h",
-        "linux/falloc.h", "fcntl.h", "poll.h", "errno.h", "asm/socket.h",
+        "linux/falloc.h", "fcntl.h", "poll.h", "errno.h", "asm/socket.h", "sys/ptrace.h", "sys/user.h", "sys/wait.h", "signal.h", "elf.h",
     ];
 
     private static readonly Dictionary<string, ulong> Ours = new()
@@ -105,6 +106,33 @@ public sealed class AbiTests
         ["POLLIN"] = (ulong)PollFd.POLLIN,
         ["POLLERR"] = (ulong)PollFd.POLLERR,
         ["POLLHUP"] = (ulong)PollFd.POLLHUP,
+        ["SYS_ptrace"] = (ulong)SyscallNumbers.ptrace,
+        ["SYS_madvise"] = MachineX64.SYS_madvise,
+        ["PTRACE_CONT"] = PtraceConstants.PTRACE_CONT,
+        ["PTRACE_SINGLESTEP"] = PtraceConstants.PTRACE_SINGLESTEP,
+        ["PTRACE_DETACH"] = PtraceConstants.PTRACE_DETACH,
+        ["PTRACE_GETREGSET"] = PtraceConstants.PTRACE_GETREGSET,
+        ["PTRACE_SETREGSET"] = PtraceConstants.PTRACE_SETREGSET,
+        ["PTRACE_SEIZE"] = PtraceConstants.PTRACE_SEIZE,
+        ["PTRACE_INTERRUPT"] = PtraceConstants.PTRACE_INTERRUPT,
+        ["PTRACE_GETSIGMASK"] = PtraceConstants.PTRACE_GETSIGMASK,
+        ["PTRACE_SETSIGMASK"] = PtraceConstants.PTRACE_SETSIGMASK,
+        ["(int)PTRACE_EVENT_STOP"] = PtraceConstants.PTRACE_EVENT_STOP,
+        ["NT_PRSTATUS"] = PtraceConstants.NT_PRSTATUS,
+        ["WNOHANG"] = Constants.WNOHANG,
+        ["__WALL"] = Constants.__WALL,
+        ["SIGTRAP"] = Constants.SIGTRAP,
+        ["SIGSTOP"] = Constants.SIGSTOP,
+        ["sizeof(struct user_regs_struct)"] = Size<MachineX64.Registers>(),
+        ["offsetof(struct user_regs_struct, r10)"] = Offset<MachineX64.Registers>(nameof(MachineX64.Registers.R10)),
+        ["offsetof(struct user_regs_struct, rax)"] = Offset<MachineX64.Registers>(nameof(MachineX64.Registers.Rax)),
+        ["offsetof(struct user_regs_struct, rdx)"] = Offset<MachineX64.Registers>(nameof(MachineX64.Registers.Rdx)),
+        ["offsetof(struct user_regs_struct, rsi)"] = Offset<MachineX64.Registers>(nameof(MachineX64.Registers.Rsi)),
+        ["offsetof(struct user_regs_struct, rdi)"] = Offset<MachineX64.Registers>(nameof(MachineX64.Registers.Rdi)),
+        ["offsetof(struct user_regs_struct, orig_rax)"] = Offset<MachineX64.Registers>(nameof(MachineX64.Registers.OrigRax)),
+        ["offsetof(struct user_regs_struct, rip)"] = Offset<MachineX64.Registers>(nameof(MachineX64.Registers.Rip)),
+        ["offsetof(struct user_regs_struct, cs)"] = Offset<MachineX64.Registers>(nameof(MachineX64.Registers.Cs)),
+        ["offsetof(struct user_regs_struct, rsp)"] = Offset<MachineX64.Registers>(nameof(MachineX64.Registers.Rsp)),
         ["SYS_userfaultfd"] = (ulong)SyscallNumbers.userfaultfd,
         ["SYS_kcmp"] = (ulong)SyscallNumbers.kcmp,
         ["SYS_pidfd_send_signal"] = (ulong)SyscallNumbers.pidfd_send_signal,
