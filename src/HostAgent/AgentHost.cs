@@ -1,4 +1,5 @@
 using Fleet.HostAgent.Attach;
+using Fleet.HostAgent.Attach.Qemu;
 using Fleet.HostAgent.ControlPlane;
 using Fleet.HostAgent.Enforce;
 using Fleet.HostAgent.Gate;
@@ -44,6 +45,8 @@ public static class AgentHost
         services.AddSingleton<VmReconciler>();
         services.AddSingleton<AllowedPaths>();
         services.AddSingleton<Attachments>();
+        services.AddSingleton<QemuMeter>();
+        services.AddSingleton<QemuOpener>();
         services.AddSingleton<Takeover>();
 
         services.AddSingleton<StatusSignal>();
@@ -57,6 +60,7 @@ public static class AgentHost
 
         services.AddHostedService<ReconcileService>();
         services.AddHostedService<VmmListeners>();
+        services.AddHostedService<QemuConnections>();
         services.AddHostedService<ControlPlaneService>();
     }
 

@@ -43,7 +43,10 @@ internal sealed class TestAgent : IAsyncDisposable
 
     public static Task<TestAgent> StartAsync(string root, params DesiredVm[] desired) => StartAsync(root, "marker", desired);
 
-    public static async Task<TestAgent> StartAsync(string root, string policy, params DesiredVm[] desired)
+    public static Task<TestAgent> StartAsync(string root, string policy, params DesiredVm[] desired) =>
+        StartAsync(root, new Dictionary<string, string?> { ["Agent:Policy"] = policy }, desired);
+
+    public static async Task<TestAgent> StartAsync(string root, IReadOnlyDictionary<string, string?> settings, params DesiredVm[] desired)
     {
         var builder = Host.CreateEmptyApplicationBuilder(new HostApplicationBuilderSettings { ContentRootPath = root });
         builder.Configuration.AddInMemoryCollection(new Dictionary<string, string?>
@@ -54,8 +57,8 @@ internal sealed class TestAgent : IAsyncDisposable
             ["Agent:StateFolder"] = root,
             ["Agent:VerifySeconds"] = "3600",
             ["Agent:LogFormat"] = "text",
-            ["Agent:Policy"] = policy,
         });
+        builder.Configuration.AddInMemoryCollection(settings);
         builder.AddHostAgent();
         var agent = new TestAgent(builder.Build(), root);
         var store = agent._host.Services.GetRequiredService<DesiredStore>();

@@ -139,7 +139,7 @@ public sealed class PtraceTests
         using var target = await CHelper.StartTraceableAsync(PtraceTarget.CountsSignals, "ppoll");
         var process = ProcessIdentity.Of(target.Pid)!;
 
-        Assert.Equal(Errno.EINVAL, Assert.Throws<LinuxException>(() => RemoteCall.DontNeed(process, 1, 4096)).Errno);
+        Assert.Equal(Errno.EINVAL, Assert.Throws<LinuxException>(() => RemoteCall.DontNeed(process, (1UL, 4096UL))).Errno);
 
         Assert.Equal("signals 0 spurious 0 wrong 0", await target.FinishAsync());
     }
@@ -232,8 +232,8 @@ public sealed class PtraceTests
             #include <sys/mman.h>
             #include <unistd.h>
             int main(void) {
-              char *page = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-              memset(page, 7, 4096);
+              char *page = mmap(0, 3 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+              memset(page, 7, 3 * 4096);
               printf("%d\n%lu\n", getpid(), (unsigned long)page); fflush(stdout);
               return getchar();
             }
@@ -242,7 +242,9 @@ public sealed class PtraceTests
         var address = ulong.Parse((await target.ReadLineAsync())!, System.Globalization.CultureInfo.InvariantCulture);
         Assert.Equal((Errno.None, (byte)7), Read(target.Pid, address));
 
-        RemoteCall.DontNeed(ProcessIdentity.Of(target.Pid)!, address, 4096);
+        RemoteCall.DontNeed(ProcessIdentity.Of(target.Pid)!, (address, 4096UL), (address + 8192, 4096UL));
+        Assert.Equal((Errno.None, (byte)7), Read(target.Pid, address + 4096));
+        Assert.Equal((Errno.None, (byte)0), Read(target.Pid, address + 8192));
 
         Assert.Equal((Errno.None, (byte)0), Read(target.Pid, address));
     }

@@ -1,3 +1,4 @@
+using Fleet.Contracts.Vms;
 using Fleet.HostAgent.Enforce;
 using Fleet.Linux.Processes;
 using Fleet.Linux.Userfaultfd;
@@ -46,6 +47,9 @@ public sealed class Attachment : IDisposable
         set => _trapped = value;
     }
 
+    /// <summary>How it came to be attached: one of <see cref="AttachKinds"/>.</summary>
+    public string Kind { get; init; } = AttachKinds.Handoff;
+
     /// <summary>The VMM takes part in the barrier (GATE).</summary>
     public bool HasBarrier { get; init; }
 
@@ -63,6 +67,9 @@ public sealed class Attachment : IDisposable
 
     /// <summary>The last look for devices; null before the first.</summary>
     public DeviceLook? Devices { get; set; }
+
+    /// <summary>Does what only the VMM process can; null while nobody does.</summary>
+    public IZapper? Zapper { get; set; }
 
     /// <summary>The line channel to the VMM; null while it is not connected.</summary>
     public VmmChannel? Channel { get; set; }

@@ -126,7 +126,7 @@ public sealed partial class HandoffConnection(
         && present.Layout.Regions.Select(Shape).SequenceEqual(opened.Layout.Regions.Select(Shape));
 
     private static object Shape(GuestRegion region) =>
-        (region.GuestPhysicalAddress, region.Bytes, region.HostVirtualAddress, region.BackingNumber, region.BackingOffset);
+        (region.GuestPhysicalAddress, region.Bytes, region.HostVirtualAddress, region.PageBytes, region.Backing.Kind, region.Backing.Number, region.Backing.Offset);
 
     private async Task ServeAsync(Attachment attachment, HandoffLineReader reader, AgentLineWriter writer, CancellationToken cancellationToken)
     {

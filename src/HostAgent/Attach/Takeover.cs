@@ -1,3 +1,4 @@
+using Fleet.Contracts.Vms;
 using Fleet.HostAgent.Enforce;
 using Fleet.HostAgent.Reconcile;
 using Fleet.HostAgent.State;
@@ -13,7 +14,7 @@ namespace Fleet.HostAgent.Attach;
 /// At start: finds the VMMs of the agent process before this one again, borrows their descriptors anew (pidfd_getfd) and
 /// carries on. Without the VMM's help, and without the control plane.
 /// </summary>
-public sealed partial class Takeover(AttachmentJournal journal, VmTable table, Attachments attachments, ILogger<Takeover> logger)
+public sealed partial class Takeover(AttachmentJournal journal, VmTable table, Attachments attachments, Qemu.QemuOpener qemu, ILogger<Takeover> logger)
 {
     public async Task RunAsync(CancellationToken cancellationToken)
     {
@@ -65,6 +66,8 @@ public sealed partial class Takeover(AttachmentJournal journal, VmTable table, A
             var regions = record.Regions.Select(region => Open(region, pidfd, opened)).ToList();
             return new Attachment(record.Vm, record.MemoryInstance, record.Vmm, pidfd, userfaultfd, record.Userfaultfd, new GuestLayout(regions))
             {
+                Kind = record.Kind,
+                Zapper = record.Kind == AttachKinds.Qemu ? qemu.Zapper(record.Vmm) : null,
                 Trapped = FrameSet.Of(record.Trapped),
                 HasBarrier = record.HasBarrier,
                 IncomingFor = record.IncomingFor,
@@ -82,17 +85,21 @@ public sealed partial class Takeover(AttachmentJournal journal, VmTable table, A
         }
     }
 
-    private static GuestRegion Open(RegionRecord region, Pidfd pidfd, List<IDisposable> opened)
+    private static GuestRegion Open(RegionRecord region, Pidfd pidfd, List<IDisposable> opened) =>
+        new(region.GuestPhysicalAddress, region.Bytes, region.HostVirtualAddress, region.PageBytes, OpenBacking(region, pidfd, opened));
+
+    private static GuestBacking OpenBacking(RegionRecord region, Pidfd pidfd, List<IDisposable> opened)
     {
-        var descriptor = Keep(opened, pidfd.GetFd(region.BackingNumber));
-        if (!FileDescriptorInfo.IsMemfd(descriptor) || FileDescriptorInfo.Inode(descriptor) != region.BackingInode)
+        if (region.BackingNumber is not { } number)
         {
-            throw new InvalidDataException("the recorded descriptor is not the guest's memory any more");
+            return GuestBacking.Anonymous(region.PageBytes);
         }
 
-        return new GuestRegion(
-            region.GuestPhysicalAddress, region.Bytes, region.HostVirtualAddress, region.PageBytes,
-            new MemoryFile(descriptor), region.BackingNumber, region.BackingOffset);
+        var backing = GuestBacking.OfFile(new MemoryFile(Keep(opened, pidfd.GetFd(number))), number, region.BackingOffset);
+        var identity = backing.Identity!.Value;
+        return backing.Kind == region.BackingKind && identity.Inode == region.BackingInode && (region.BackingDevice ?? identity.Device) == identity.Device
+            ? backing
+            : throw new InvalidDataException("the recorded descriptor is not the guest's memory any more");
     }
 
     // An event that the dead agent had read already is not sent again: whoever waits on it must fault once more.

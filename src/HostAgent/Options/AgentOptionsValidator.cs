@@ -71,6 +71,11 @@ public sealed class AgentOptionsValidator : IValidateOptions<AgentOptions>
             yield return $"Agent:VmmSocketFolder '{options.VmmSockets}' is too long for Unix socket paths: at most {LongestSocketFolder} bytes.";
         }
 
+        if (options.QemuLogFolder is { } logs && !Path.IsPathRooted(logs))
+        {
+            yield return $"Agent:QemuLogFolder: '{logs}' is not an absolute path.";
+        }
+
         foreach (var path in options.AllowedPaths.Split(':', StringSplitOptions.RemoveEmptyEntries).Where(path => !Path.IsPathRooted(path)))
         {
             yield return $"Agent:AllowedPaths: '{path}' is not an absolute path.";

@@ -25,15 +25,18 @@ public sealed class AttachmentJournal(StateFolder folder)
                 region.Bytes,
                 region.HostVirtualAddress,
                 region.PageBytes,
-                region.BackingNumber,
-                FileDescriptorInfo.Inode(region.Backing.Descriptor),
-                region.BackingOffset))],
+                region.Backing.Number,
+                region.Backing.Identity?.Inode ?? 0,
+                region.Backing.Offset,
+                region.Backing.Kind,
+                region.Backing.Identity?.Device))],
             attachment.Trapped.Ranges,
             attachment.HasBarrier,
             attachment.IncomingFor,
             attachment.Undelivered.Ranges,
             attachment.MayHaveRun,
-            attachment.Reported.Ranges);
+            attachment.Reported.Ranges,
+            attachment.Kind);
         DurableFile.Write(PathOf(attachment.Vm), JsonSerializer.SerializeToUtf8Bytes(record, StateJson.Default.AttachmentRecord));
     }
 

@@ -1,4 +1,6 @@
 using System.Text.Json.Serialization;
+using Fleet.Contracts.Vms;
+using Fleet.HostAgent.Attach;
 using Fleet.HostAgent.Enforce;
 using Fleet.Linux.Processes;
 
@@ -12,6 +14,7 @@ namespace Fleet.HostAgent.State;
 /// <param name="MayHaveRun">Its guest ran already when it was first attached.</param>
 /// <param name="Reported">Frames of memory errors that were spooled, until the desired set has them.</param>
 /// <param name="Undelivered">Holes that the stream left, until the permit is used.</param>
+/// <param name="Kind">How it was attached: it says what can be done to the process without its help.</param>
 public sealed record AttachmentRecord(
     string Vm,
     long MemoryInstance,
@@ -23,18 +26,22 @@ public sealed record AttachmentRecord(
     string? IncomingFor = null,
     IReadOnlyList<FrameRange>? Undelivered = null,
     bool MayHaveRun = false,
-    IReadOnlyList<FrameRange>? Reported = null);
+    IReadOnlyList<FrameRange>? Reported = null,
+    string Kind = AttachKinds.Handoff);
 
-/// <param name="BackingNumber">The memfd's number in the VMM.</param>
-/// <param name="BackingInode">The memfd's inode: tells it from a file that took its number later.</param>
+/// <param name="BackingNumber">The number of the memory's file in the VMM; null for anonymous memory.</param>
+/// <param name="BackingInode">The file's inode: with its device tells it from a file that took its number later.</param>
+/// <param name="BackingDevice">The file's device; null without a file, and in the records of agents that knew only memfds.</param>
 public sealed record RegionRecord(
     ulong GuestPhysicalAddress,
     long Bytes,
     ulong HostVirtualAddress,
     int PageBytes,
-    int BackingNumber,
+    int? BackingNumber,
     ulong BackingInode,
-    long BackingOffset);
+    long BackingOffset,
+    BackingKind BackingKind = BackingKind.Memfd,
+    string? BackingDevice = null);
 
 [JsonSerializable(typeof(AttachmentRecord))]
 internal sealed partial class StateJson : JsonSerializerContext;

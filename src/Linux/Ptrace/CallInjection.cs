@@ -6,10 +6,10 @@ using Fleet.Linux.Processes;
 namespace Fleet.Linux.Ptrace;
 
 /// <summary>
-/// One system call made by a thread of another process: the thread is stopped, its registers are set to make the call from the vDSO,
-/// stepped once, and put back. Runs on one OS thread from beginning to end; when that thread ends the kernel lets the target go.
+/// System calls made by a thread of another process: the thread is stopped, for each call its registers are set to make it from the vDSO
+/// and it is stepped once, and they are put back. Runs on one OS thread from beginning to end; when that thread ends the kernel lets the target go.
 /// </summary>
-internal sealed class CallInjection(ProcessIdentity process, long number, ulong[] arguments, TimeSpan stopTimeout)
+internal sealed class CallInjection(ProcessIdentity process, long number, IReadOnlyList<ulong[]> calls, TimeSpan stopTimeout)
 {
     // A thread that waits in the kernel uninterruptibly cannot be stopped; another thread of the process makes the call as well.
     private const int MostThreads = 4;
@@ -19,7 +19,7 @@ internal sealed class CallInjection(ProcessIdentity process, long number, ulong[
 
     private long _began;
 
-    /// <summary>What the call returned: the negative error number where it failed.</summary>
+    /// <summary>What the last call returned: the negative error number where it failed, and no other was made after it.</summary>
     internal long Result { get; private set; }
 
     /// <summary>From the request to stop until the thread ran on.</summary>
@@ -99,9 +99,16 @@ internal sealed class CallInjection(ProcessIdentity process, long number, ulong[
 
             // Signals that come now stay in the kernel's queue, with all that belongs to them.
             thread.SetSignalMask(AllButTrap);
-            thread.SetRegisters(MachineX64.PrepareCall(registers, instruction, number, arguments));
-            late = Step(thread, instruction);
-            Result = MachineX64.Result(thread.GetRegisters());
+            foreach (var arguments in calls)
+            {
+                thread.SetRegisters(MachineX64.PrepareCall(registers, instruction, number, arguments));
+                late |= Step(thread, instruction);
+                Result = MachineX64.Result(thread.GetRegisters());
+                if (Result < 0)
+                {
+                    break;
+                }
+            }
         }
         finally
         {
