@@ -13,7 +13,7 @@ public sealed class AbiTests
     [
         "linux/userfaultfd.h", "sys/ioctl.h", "sys/socket.h", "sys/mman.h", "sys/uio.h", "sys/syscall.h", "sys/eventfd.h",
         "linux/falloc.h", "sys/vfs.h", "sys/stat.h", "fcntl.h", "poll.h", "errno.h", "asm/socket.h", "sys/ptrace.h", "sys/user.h", "sys/wait.h",
-        "signal.h", "elf.h",
+        "signal.h", "elf.h", "ucontext.h",
     ];
 
     private static readonly Dictionary<string, ulong> Ours = new()
@@ -119,7 +119,13 @@ public sealed class AbiTests
         ["SYS_ptrace"] = (ulong)SyscallNumbers.ptrace,
         ["SYS_madvise"] = MachineX64.SYS_madvise,
         ["(int)PTRACE_CONT"] = PtraceConstants.PTRACE_CONT,
-        ["(int)PTRACE_SINGLESTEP"] = PtraceConstants.PTRACE_SINGLESTEP,
+        ["(int)PTRACE_SYSCALL"] = PtraceConstants.PTRACE_SYSCALL,
+        ["(int)PTRACE_O_TRACESYSGOOD"] = PtraceConstants.PTRACE_O_TRACESYSGOOD,
+        ["SYS_restart_syscall"] = MachineX64.SYS_restart_syscall,
+        ["NT_X86_XSTATE"] = MachineX64.VectorRegisterSet,
+        ["8 + offsetof(struct ucontext_t, uc_mcontext)"] = MachineX64.ContextAt,
+        ["8 + offsetof(struct ucontext_t, uc_mcontext.fpregs)"] = MachineX64.FpStateAt,
+        ["8 + offsetof(struct ucontext_t, uc_sigmask)"] = MachineX64.MaskAt,
         ["(int)PTRACE_DETACH"] = PtraceConstants.PTRACE_DETACH,
         ["(int)PTRACE_GETREGSET"] = PtraceConstants.PTRACE_GETREGSET,
         ["(int)PTRACE_SETREGSET"] = PtraceConstants.PTRACE_SETREGSET,

@@ -22,7 +22,10 @@ internal static class PtraceTarget
         static volatile long seen;
         static long spurious, wrong;
         static void on_signal(int n) { (void)n; seen++; }
-        static void check(long before, int result) { if (result < 0 && errno == EINTR && seen == before) spurious++; }
+        static void check(long before, int result) {
+          if (result < 0 && errno == EINTR && seen == before) spurious++;
+          if (result < 0 && errno != EINTR && errno != ETIMEDOUT && errno != EAGAIN) wrong++;
+        }
         static int ended(int milliseconds) {
           struct pollfd input = { 0, POLLIN, 0 };
           long before = seen;

@@ -117,6 +117,57 @@ public sealed class PtraceTests
         Assert.Equal("signals 0 spurious 0 wrong 0", (await target.FinishAsync()).Replace("spurious 1", "spurious 0", StringComparison.Ordinal));
     }
 
+    /// <summary>
+    /// The tracer dies at the worst moments. The kernel then lets the thread run on as it is (a thread's end is to it what a process's is); it
+    /// makes its call and finds back by itself. A sleep ends early, with EINTR, as after any signal.
+    /// </summary>
+    [Theory]
+    [Trait("Invariant", "I6")]
+    [InlineData("ppoll", 0)]
+    [InlineData("ppoll", 1)]
+    [InlineData("ppoll", 2)]
+    [InlineData("futex", 1)]
+    [InlineData("sleep", 1)]
+    [InlineData("spin", 0)]
+    [InlineData("spin", 1)]
+    [InlineData("spin", 2)]
+    public async Task TracerDies_AfterTheRegistersWereSet_TheThreadGoesOnAsIfNothingHadBeen(string mode, int systemCallStops)
+    {
+        const int rounds = 30;
+        using var target = await CHelper.StartTraceableAsync(PtraceTarget.CountsSignals, mode);
+        var process = ProcessIdentity.Of(target.Pid)!;
+        using var pidfd = Pidfd.Open(process)!;
+        for (var round = 0; round < rounds; round++)
+        {
+            var tracer = new Thread(() =>
+            {
+                var thread = TracedThread.Seize(target.Pid);
+                thread.Interrupt();
+                while (thread.Wait(null) is { IsEvent: false } stop)
+                {
+                    thread.Continue(stop.Signal);
+                }
+
+                var site = CallSite.Find(target.Pid);
+                Assert.NotNull(site.SignalReturn);
+                var stopped = new StoppedThread(thread, target.Pid, site);
+                stopped.Prepare(SYS_getpid, []);
+                pidfd.SendSignal(SIGRTMIN);
+                for (var i = 0; i < systemCallStops; i++)
+                {
+                    stopped.RunToSystemCall();
+                }
+            });
+            tracer.Start();
+            tracer.Join();
+            await UntilAsync(() => TracerOf(target.Pid) == 0 && StateOf(target.Pid) is 'S' or 'R');
+        }
+
+        var said = await target.FinishAsync();
+        Assert.Equal($"signals {rounds} wrong 0", System.Text.RegularExpressions.Regex.Replace(said, "spurious [0-9]+ ", string.Empty));
+        Assert.True(mode == "sleep" || said.Contains("spurious 0", StringComparison.Ordinal), said);
+    }
+
     [Fact]
     public async Task Userfaultfd_IsMadeInTheTargetAndStaysOpenThere()
     {

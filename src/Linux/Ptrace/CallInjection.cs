@@ -1,21 +1,17 @@
 using System.Diagnostics;
 using System.Globalization;
-using Fleet.Linux.Interop;
 using Fleet.Linux.Processes;
 
 namespace Fleet.Linux.Ptrace;
 
 /// <summary>
-/// System calls made by a thread of another process: the thread is stopped, for each call its registers are set to make it from the vDSO
-/// and it is stepped once, and they are put back. Runs on one OS thread from beginning to end; when that thread ends the kernel lets the target go.
+/// System calls made by a thread of another process: the thread is stopped, for each call its registers are set to make it and it runs to the
+/// call's exit, and then they are put back. Runs on one OS thread from beginning to end; when that thread ends the kernel lets the target go.
 /// </summary>
 internal sealed class CallInjection(ProcessIdentity process, long number, IReadOnlyList<ulong[]> calls, TimeSpan stopTimeout)
 {
     // A thread that waits in the kernel uninterruptibly cannot be stopped; another thread of the process makes the call as well.
     private const int MostThreads = 4;
-
-    // All but SIGTRAP, which says that the step is done: forcing it on a thread that blocks it would reset the target's handler.
-    private const ulong AllButTrap = ~(1UL << (Constants.SIGTRAP - 1));
 
     private long _began;
 
@@ -28,11 +24,11 @@ internal sealed class CallInjection(ProcessIdentity process, long number, IReadO
     /// <exception cref="LinuxException">Nothing was changed in the target: see <see cref="RemoteCall"/>.</exception>
     internal void Run()
     {
-        var instruction = VdsoCode.Find(process.Pid, MachineX64.CallInstruction);
+        var site = CallSite.Find(process.Pid);
         var thread = Stop();
         try
         {
-            Call(thread, instruction);
+            Call(thread, site);
         }
         finally
         {
@@ -85,25 +81,27 @@ internal sealed class CallInjection(ProcessIdentity process, long number, IReadO
         return false;
     }
 
-    private void Call(TracedThread thread, ulong instruction)
+    private void Call(TracedThread thread, CallSite site)
     {
-        var registers = thread.GetRegisters();
-        var mask = thread.GetSignalMask();
-        var late = 0;
+        StoppedThread stopped;
         try
         {
-            if (!MachineX64.IsNative(registers))
-            {
-                throw new LinuxException("inject a system call into a 32-bit thread", Errno.ENOTSUP);
-            }
+            stopped = new StoppedThread(thread, process.Pid, site);
+        }
+        catch
+        {
+            thread.Detach();
+            throw;
+        }
 
-            // Signals that come now stay in the kernel's queue, with all that belongs to them.
-            thread.SetSignalMask(AllButTrap);
+        try
+        {
             foreach (var arguments in calls)
             {
-                thread.SetRegisters(MachineX64.PrepareCall(registers, instruction, number, arguments));
-                late |= Step(thread, instruction);
-                Result = MachineX64.Result(thread.GetRegisters());
+                stopped.Prepare(number, arguments);
+                stopped.RunToSystemCall();
+                stopped.RunToSystemCall();
+                Result = stopped.Result();
                 if (Result < 0)
                 {
                     break;
@@ -112,48 +110,7 @@ internal sealed class CallInjection(ProcessIdentity process, long number, IReadO
         }
         finally
         {
-            Restore(thread, registers, mask, late);
-        }
-    }
-
-    // Waits for as long as the target lives: before the step is done its registers must not be put back.
-    private static int Step(TracedThread thread, ulong instruction)
-    {
-        var late = 0;
-        for (var deliver = 0; ;)
-        {
-            thread.SingleStep(deliver);
-            var stop = thread.Wait(deadline: null)!.Value;
-            deliver = 0;
-            if (stop is { IsEvent: false, Signal: Constants.SIGTRAP })
-            {
-                if (MachineX64.IsDone(thread.GetRegisters(), instruction))
-                {
-                    return late;
-                }
-
-                // Somebody sent a SIGTRAP.
-                late = Constants.SIGTRAP;
-            }
-            else if (!stop.IsEvent)
-            {
-                // SIGSTOP, which cannot be blocked: the process stops, and this thread's step is made all the same.
-                deliver = stop.Signal;
-            }
-        }
-    }
-
-    private static void Restore(TracedThread thread, MachineX64.Registers registers, ulong mask, int late)
-    {
-        try
-        {
-            thread.SetRegisters(registers);
-            thread.SetSignalMask(mask);
-            thread.Detach(late);
-        }
-        catch (LinuxException exception) when (exception.Errno == Errno.ESRCH)
-        {
-            // Killed meanwhile: there is nothing left to restore.
+            stopped.Restore();
         }
     }
 }

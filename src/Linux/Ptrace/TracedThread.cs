@@ -15,7 +15,7 @@ internal sealed unsafe class TracedThread
 
     private TracedThread(int tid) => _tid = tid;
 
-    /// <summary>PTRACE_SEIZE: traces the thread without stopping it. Nothing happens to it if this process is killed meanwhile.</summary>
+    /// <summary>PTRACE_SEIZE: traces the thread without stopping it. If this process is killed the thread runs on, as it is then.</summary>
     /// <exception cref="LinuxException">
     /// EBUSY: another process (a debugger, strace) traces it; EPERM: no right (CAP_SYS_PTRACE); ESRCH: it has ended.
     /// </exception>
@@ -23,7 +23,7 @@ internal sealed unsafe class TracedThread
     {
         try
         {
-            Request(PtraceConstants.PTRACE_SEIZE, tid, 0, 0, "PTRACE_SEIZE");
+            Request(PtraceConstants.PTRACE_SEIZE, tid, 0, PtraceConstants.PTRACE_O_TRACESYSGOOD, "PTRACE_SEIZE");
             return new TracedThread(tid);
         }
         catch (LinuxException exception) when (exception.Errno == Errno.EPERM && TracerOf(tid) is { } tracer)
@@ -37,7 +37,8 @@ internal sealed unsafe class TracedThread
     /// <summary>Lets the thread run on, with the signal of a signal-delivery-stop, or 0 for none.</summary>
     internal void Continue(int signal) => Request(PtraceConstants.PTRACE_CONT, _tid, 0, signal, "PTRACE_CONT");
 
-    internal void SingleStep(int signal) => Request(PtraceConstants.PTRACE_SINGLESTEP, _tid, 0, signal, "PTRACE_SINGLESTEP");
+    /// <summary>Lets the thread run to the entry or the exit of a system call. Unlike a single step it leaves nothing behind if this process dies.</summary>
+    internal void ContinueToSystemCall(int signal) => Request(PtraceConstants.PTRACE_SYSCALL, _tid, 0, signal, "PTRACE_SYSCALL");
 
     /// <summary>Ends the tracing of a stopped thread; it runs on, or stays stopped where its process is (SIGSTOP).</summary>
     /// <param name="signal">Delivered then; 0 for none.</param>
@@ -80,6 +81,18 @@ internal sealed unsafe class TracedThread
         Request(PtraceConstants.PTRACE_GETREGSET, _tid, PtraceConstants.NT_PRSTATUS, (nint)(&vector), "PTRACE_GETREGSET");
         // A 32-bit thread has a shorter set.
         return vector.Length == (nuint)sizeof(MachineX64.Registers) ? registers : throw new LinuxException("PTRACE_GETREGSET", Errno.ENOTSUP);
+    }
+
+    /// <summary>The floating-point and vector registers, in the form that the machine's file knows.</summary>
+    internal byte[] GetVectorRegisters()
+    {
+        var buffer = new byte[MachineX64.LargestVectorRegisters];
+        fixed (byte* bytes = buffer)
+        {
+            var vector = new IoVector { Base = (nint)bytes, Length = (nuint)buffer.Length };
+            Request(PtraceConstants.PTRACE_GETREGSET, _tid, MachineX64.VectorRegisterSet, (nint)(&vector), "PTRACE_GETREGSET");
+            return buffer[..(int)vector.Length];
+        }
     }
 
     internal void SetRegisters(MachineX64.Registers registers)
@@ -132,6 +145,9 @@ internal sealed unsafe class TracedThread
 /// <param name="IsEvent">PTRACE_EVENT_STOP: an interrupt or a group-stop; no signal is being delivered.</param>
 internal readonly record struct TraceStop(int Signal, bool IsEvent)
 {
+    /// <summary>The entry or the exit of a system call.</summary>
+    internal bool IsSystemCall => Signal == (Constants.SIGTRAP | PtraceConstants.SystemCallStop);
+
     /// <param name="status">As waitpid(2) gives it.</param>
     /// <returns>Null when the thread has ended.</returns>
     internal static TraceStop? From(int status) =>
