@@ -1,4 +1,5 @@
 using System.Runtime.CompilerServices;
 
-// The end-to-end tests read the same evidence.
+// The end-to-end tests and the lab read the same evidence.
 [assembly: InternalsVisibleTo("Fleet.EndToEnd.Tests")]
+[assembly: InternalsVisibleTo("Fleet.Lab.Tests")]

@@ -1,8 +1,10 @@
 using Fleet.HostAgent.Attach;
 using Fleet.HostAgent.Attach.Qemu;
 using Fleet.HostAgent.ControlPlane;
+using Fleet.HostAgent.Detect;
 using Fleet.HostAgent.Enforce;
 using Fleet.HostAgent.Gate;
+using Fleet.HostAgent.Observe;
 using Fleet.HostAgent.Options;
 using Fleet.HostAgent.Reconcile;
 using Fleet.HostAgent.Restore;
@@ -38,6 +40,7 @@ public static class AgentHost
         services.AddSingleton<GateStore>();
         services.AddSingleton<GateOutbox>();
         services.AddSingleton<DeviceAccess>();
+        services.AddSingleton<MapLimit>();
         services.AddSingleton<GateKeeper>();
         services.AddSingleton<VmTable>();
         services.AddSingleton<WorkSet>();
@@ -49,6 +52,16 @@ public static class AgentHost
         services.AddSingleton<QemuOpener>();
         services.AddSingleton<Takeover>();
 
+        services.AddSingleton(new HardwareRoots());
+        services.AddSingleton<MemoryModules>();
+        services.AddSingleton<FaultJournal>();
+        services.AddSingleton<HostFaults>();
+        services.AddSingleton<PoisonIntake>();
+        services.AddSingleton<DetectionQueue>();
+        services.AddSingleton<MemoryFailureWatch>();
+        services.AddSingleton<CorrectedErrors>();
+        services.AddSingleton<AccessObserver>();
+
         services.AddSingleton<StatusSignal>();
         services.AddSingleton(CreateClient);
         services.AddSingleton<Enrollment>();
@@ -58,7 +71,9 @@ public static class AgentHost
         services.AddSingleton<ReportSender>();
         services.AddSingleton<Stating>();
 
+        services.AddHostedService<ObservationService>();
         services.AddHostedService<ReconcileService>();
+        services.AddHostedService<DetectionService>();
         services.AddHostedService<VmmListeners>();
         services.AddHostedService<QemuConnections>();
         services.AddHostedService<ControlPlaneService>();

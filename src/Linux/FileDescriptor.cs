@@ -28,5 +28,10 @@ public sealed class FileDescriptor : SafeHandleMinusOneIsInvalid
     public static FileDescriptor OpenRead(string path) =>
         new(LinuxException.Check(Libc.open(path, Constants.O_RDONLY | Constants.O_CLOEXEC, 0), $"open {path}"));
 
+    /// <summary>Opens an existing path write-only, close-on-exec.</summary>
+    /// <exception cref="LinuxException">open(2) failed.</exception>
+    internal static FileDescriptor OpenWrite(string path) =>
+        new(LinuxException.Check(Libc.open(path, Constants.O_WRONLY | Constants.O_CLOEXEC, 0), $"open {path}"));
+
     protected override bool ReleaseHandle() => Libc.close((int)handle) == 0;
 }

@@ -39,8 +39,11 @@ public sealed class HandoffTests : IDisposable
         ["offset wraps"] = (message => Region(message, region => region with { MemfdOffset = long.MaxValue - 4095 }), "bad-regions"),
         ["unaligned"] = (message => Region(message, region => region with { HostVirtualAddress = "0x1001" }), "bad-regions"),
         ["decimal address"] = (message => Region(message, region => region with { HostVirtualAddress = "4096" }), "bad-regions"),
-        ["anonymous"] = (message => Region(message, region => region with { Memfd = null }), "unsupported-backing"),
-        ["huge pages"] = (message => Region(message, region => region with { PageBytes = 2 << 20 }), "unsupported-backing"),
+        ["anonymous"] = (message => Region(message, region => region with { Memfd = null, MemfdNumber = null }), "unsupported-backing"),
+        ["number without memfd"] = (message => Region(message, region => region with { Memfd = null }), "bad-regions"),
+        ["offset without memfd"] = (message => Region(message, region => region with { Memfd = null, MemfdNumber = null, MemfdOffset = 4096 }), "bad-regions"),
+        ["gigantic pages"] = (message => Region(message, region => region with { PageBytes = 1 << 30 }), "unsupported-backing"),
+        ["other pages"] = (message => Region(message, region => region with { PageBytes = 8192 }), "unsupported-backing"),
         ["memfd index"] = (message => Region(message, region => region with { Memfd = 1 }), "no-descriptor"),
         ["negative memfd index"] = (message => Region(message, region => region with { Memfd = -1 }), "no-descriptor"),
         ["other layout"] = (message => Region(message, region => region with { Bytes = region.Bytes - 4096 }), "layout-mismatch"),
@@ -238,7 +241,7 @@ public sealed class HandoffTests : IDisposable
 
         Assert.Equal((AgentLine.Acknowledged, 2L), Of(acknowledged));
         Assert.Equal(
-            [(AgentReport.Hit, 7L, 1L), (AgentReport.Poison, 8, 1)],
+            [(AgentReport.Hit, 7L, 1L), (AgentReport.Poison, 8, 1), (AgentReport.Fault, 8, 1)],
             agent.Spool.Peek(10).Select(report => (report.Kind, report.Frame, report.Count)));
     }
 

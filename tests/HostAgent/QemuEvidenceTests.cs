@@ -48,7 +48,7 @@ public sealed class QemuEvidenceTests : IDisposable
         {
             InstrumentPublished = (instrument, self) =>
             {
-                if (instrument is { Meter.Name: QemuMeter.Name, Name: "qemu.hits_unplaced" })
+                if (instrument is { Meter.Name: QemuMeter.Name, Name: "fleet_agent_hits_unplaced" })
                 {
                     self.EnableMeasurementEvents(instrument);
                 }
@@ -89,7 +89,7 @@ public sealed class QemuEvidenceTests : IDisposable
     {
         var before = UserfaultfdsOf();
         using var qmp = new FakeQmp(_socket, 0x10000, _vmm.Bytes);
-        await using var agent = await TestAgent.StartAsync(_root.FullName, Settings(), Vm());
+        await using var agent = await TestAgent.StartAsync(_root.FullName, "marker", Settings(), [Vm()]);
 
         await TestAgent.UntilAsync(() => agent.Table.Find("vm-1")?.Status?.Reason == "not-mapped");
 
@@ -107,8 +107,8 @@ public sealed class QemuEvidenceTests : IDisposable
 
     private static List<AgentReport> Hits(TestAgent agent) => [.. agent.Spool.Peek(100).Where(report => report.Kind == AgentReport.Hit)];
 
-    private Dictionary<string, string?> Settings(bool readsLog = false) =>
-        new() { ["Agent:AllowedPaths"] = _root.FullName, ["Agent:QemuLogFolder"] = readsLog ? _root.FullName : null };
+    private IEnumerable<(string Name, string Value)> Settings(bool readsLog = false) =>
+        [("Agent:AllowedPaths", _root.FullName), .. readsLog ? [("Agent:QemuLogFolder", _root.FullName)] : Array.Empty<(string, string)>()];
 
     private DesiredVm Vm(params PageKey[] pages) => TestAgent.Vm(_vmm, 1, pages) with { Attach = new VmAttach(AttachKinds.Qemu, QmpSocket: _socket) };
 
@@ -116,7 +116,7 @@ public sealed class QemuEvidenceTests : IDisposable
 
     private async Task<TestAgent> StartAsync(bool readsLog, params PageKey[] pages)
     {
-        var agent = await TestAgent.StartAsync(_root.FullName, Settings(readsLog), Vm(pages));
+        var agent = await TestAgent.StartAsync(_root.FullName, "marker", Settings(readsLog), [Vm(pages)]);
         await TestAgent.UntilAsync(() => agent.Table.Find("vm-1")?.Status?.State == EnforcementStates.Armed);
         Assert.All(pages, page => Assert.Equal(Errno.EFAULT, _vmm.Read(page.Frame).Error));
         return agent;

@@ -180,6 +180,7 @@ public sealed class QemuTests : IDisposable
 
     [Theory]
     [InlineData(QemuProcess.Memfd)]
+    [InlineData(QemuProcess.Anonymous)]
     public async Task Clear_Page_IsOrdinaryZeroedMemoryAgain(string backend)
     {
         using var qemu = await QemuProcess.StartAsync(_sockets.FullName, backend);
@@ -226,7 +227,7 @@ public sealed class QemuTests : IDisposable
     public async Task Attach_SocketOutsideOfTheAllowedPaths_IsNotOpened()
     {
         using var qemu = await QemuProcess.StartAsync(_sockets.FullName);
-        await using var agent = await TestAgent.StartAsync(_root.FullName, new Dictionary<string, string?> { ["Agent:AllowedPaths"] = _root.FullName }, qemu.Vm(1));
+        await using var agent = await TestAgent.StartAsync(_root.FullName, "marker", [("Agent:AllowedPaths", _root.FullName)], [qemu.Vm(1)]);
 
         await RefusedAsync(agent, "path-not-allowed");
 
@@ -294,7 +295,7 @@ public sealed class QemuTests : IDisposable
         """;
 
     private Task<TestAgent> StartAsync(DesiredVm vm) =>
-        TestAgent.StartAsync(_root.FullName, new Dictionary<string, string?> { ["Agent:AllowedPaths"] = _sockets.FullName }, vm);
+        TestAgent.StartAsync(_root.FullName, "marker", [("Agent:AllowedPaths", _sockets.FullName)], [vm]);
 
     private static Task AttachedAsync(TestAgent agent) => TestAgent.UntilAsync(() => agent.Table.Find("vm-1")?.Attachment is not null);
 

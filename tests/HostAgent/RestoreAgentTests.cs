@@ -99,8 +99,8 @@ public sealed class RestoreAgentTests : IDisposable
         {
             using var channel = await agent.AttachAsync(_vmm);
             channel.SendEvent(new VmmEvent(VmmEvent.Poison, 1, HexAddress.Format(FrameMath.AddressOf(30)), 12, "srar", null, null, 1, DateTimeOffset.UnixEpoch));
-            await TestAgent.UntilAsync(() => agent.Spool.Count == 1);
-            agent.Spool.Acknowledge(1);
+            await TestAgent.UntilAsync(() => agent.Spool.Count == 2);
+            agent.Spool.Acknowledge(2);
         }
 
         await using var second = await TestAgent.StartAsync(_root.FullName);

@@ -4,7 +4,9 @@ using Fleet.Contracts.Agents;
 using Fleet.Contracts.Handoff;
 using Fleet.Contracts.Vms;
 using Fleet.HostAgent.Attach;
+using Fleet.HostAgent.Detect;
 using Fleet.HostAgent.Gate;
+using Fleet.HostAgent.Observe;
 using Fleet.HostAgent.Reconcile;
 using Fleet.HostAgent.Restore;
 using Fleet.HostAgent.Spool;
@@ -39,16 +41,19 @@ internal sealed class TestAgent : IAsyncDisposable
 
     public Stating Stating => _host.Services.GetRequiredService<Stating>();
 
+    public AccessObserver Observer => _host.Services.GetRequiredService<AccessObserver>();
+
+    public DetectionQueue Detection => _host.Services.GetRequiredService<DetectionQueue>();
+
     public WorkSet Work => _host.Services.GetRequiredService<WorkSet>();
 
     public string Socket(string vm) => Path.Combine(Root, "vmm", $"{vm}.sock");
 
     public static Task<TestAgent> StartAsync(string root, params DesiredVm[] desired) => StartAsync(root, "marker", desired);
 
-    public static Task<TestAgent> StartAsync(string root, string policy, params DesiredVm[] desired) =>
-        StartAsync(root, new Dictionary<string, string?> { ["Agent:Policy"] = policy }, desired);
+    public static Task<TestAgent> StartAsync(string root, string policy, params DesiredVm[] desired) => StartAsync(root, policy, [], desired);
 
-    public static async Task<TestAgent> StartAsync(string root, IReadOnlyDictionary<string, string?> settings, params DesiredVm[] desired)
+    public static async Task<TestAgent> StartAsync(string root, string policy, IEnumerable<(string Name, string Value)> settings, DesiredVm[] desired)
     {
         var builder = Host.CreateEmptyApplicationBuilder(new HostApplicationBuilderSettings { ContentRootPath = root });
         builder.Configuration.AddInMemoryCollection(new Dictionary<string, string?>
@@ -60,7 +65,7 @@ internal sealed class TestAgent : IAsyncDisposable
             ["Agent:VerifySeconds"] = "3600",
             ["Agent:LogFormat"] = "text",
         });
-        builder.Configuration.AddInMemoryCollection(settings);
+        builder.Configuration.AddInMemoryCollection(settings.Select(setting => KeyValuePair.Create(setting.Name, (string?)setting.Value)));
         builder.AddHostAgent();
         var agent = new TestAgent(builder.Build(), root);
         var store = agent._host.Services.GetRequiredService<DesiredStore>();
@@ -88,7 +93,7 @@ internal sealed class TestAgent : IAsyncDisposable
     public async Task<TestChannel> AttachAsync(TestVmm vmm)
     {
         var channel = await ConnectAsync(vmm.Vm);
-        channel.SendHandoff(vmm.Message(), vmm.Userfaultfd.Number, vmm.File.Descriptor.Number);
+        channel.SendHandoff(vmm.Message(), vmm.Descriptors);
         var line = await channel.ReceiveAsync();
         Assert.Equal((AgentLine.Attached, (string?)null), (line?.Type, line?.Reason));
         return channel;

@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using Fleet.Linux.Interop;
+using Fleet.Linux.Memory;
 using Fleet.Linux.Ptrace;
 using Fleet.Linux.Userfaultfd;
 using Fleet.Tests.Shared;
@@ -14,6 +15,7 @@ public sealed class AbiTests
         "linux/userfaultfd.h", "sys/ioctl.h", "sys/socket.h", "sys/mman.h", "sys/uio.h", "sys/syscall.h", "sys/eventfd.h",
         "linux/falloc.h", "sys/vfs.h", "sys/stat.h", "fcntl.h", "poll.h", "errno.h", "asm/socket.h", "sys/ptrace.h", "sys/user.h", "sys/wait.h",
         "signal.h", "elf.h", "ucontext.h",
+        "linux/fs.h", "linux/kernel-page-flags.h", "linux/mount.h", "unistd.h",
     ];
 
     private static readonly Dictionary<string, ulong> Ours = new()
@@ -66,6 +68,8 @@ public sealed class AbiTests
         ["offsetof(struct uffd_msg, arg.pagefault.feat.ptid)"] = Offset<UffdMessage>(nameof(UffdMessage.ThreadId)),
         ["offsetof(struct uffd_msg, arg.remove.start)"] = Offset<UffdMessage>(nameof(UffdMessage.RemoveStart)),
         ["offsetof(struct uffd_msg, arg.remove.end)"] = Offset<UffdMessage>(nameof(UffdMessage.RemoveEnd)),
+        ["offsetof(struct uffd_msg, arg.remap.from)"] = Offset<UffdMessage>(nameof(UffdMessage.RemoveStart)),
+        ["offsetof(struct uffd_msg, arg.remap.len)"] = Offset<UffdMessage>(nameof(UffdMessage.RemapLength)),
         ["sizeof(struct statfs)"] = Size<Statfs>(),
         ["offsetof(struct statfs, f_type)"] = Offset<Statfs>(nameof(Statfs.Type)),
         ["offsetof(struct statfs, f_bsize)"] = Offset<Statfs>(nameof(Statfs.BlockBytes)),
@@ -77,12 +81,24 @@ public sealed class AbiTests
         ["STATX_INO"] = Constants.STATX_INO,
         ["O_CLOEXEC"] = Constants.O_CLOEXEC,
         ["O_NONBLOCK"] = Constants.O_NONBLOCK,
+        ["(int)FSCONFIG_CMD_CREATE"] = Constants.FSCONFIG_CMD_CREATE,
+        ["O_WRONLY"] = Constants.O_WRONLY,
+        ["SEEK_DATA"] = Constants.SEEK_DATA,
+        ["SEEK_HOLE"] = Constants.SEEK_HOLE,
+        ["FSOPEN_CLOEXEC"] = Constants.FSOPEN_CLOEXEC,
+        ["FSMOUNT_CLOEXEC"] = Constants.FSMOUNT_CLOEXEC,
+        ["SYS_fsopen"] = (ulong)SyscallNumbers.fsopen,
+        ["SYS_fsconfig"] = (ulong)SyscallNumbers.fsconfig,
+        ["SYS_fsmount"] = (ulong)SyscallNumbers.fsmount,
         ["PROT_READ"] = Constants.PROT_READ,
         ["PROT_WRITE"] = Constants.PROT_WRITE,
         ["MAP_SHARED"] = Constants.MAP_SHARED,
         ["MAP_PRIVATE"] = Constants.MAP_PRIVATE,
         ["MAP_ANONYMOUS"] = Constants.MAP_ANONYMOUS,
         ["MAP_NORESERVE"] = Constants.MAP_NORESERVE,
+        ["MAP_HUGETLB"] = Constants.MAP_HUGETLB,
+        ["MREMAP_MAYMOVE"] = Constants.MREMAP_MAYMOVE,
+        ["MREMAP_FIXED"] = Constants.MREMAP_FIXED,
         ["MFD_CLOEXEC"] = Constants.MFD_CLOEXEC,
         ["MFD_HUGETLB"] = Constants.MFD_HUGETLB,
         ["FALLOC_FL_KEEP_SIZE"] = Constants.FALLOC_FL_KEEP_SIZE,
@@ -96,11 +112,12 @@ public sealed class AbiTests
         ["MSG_DONTWAIT"] = Constants.MSG_DONTWAIT,
         ["MSG_NOSIGNAL"] = Constants.MSG_NOSIGNAL,
         ["MSG_CMSG_CLOEXEC"] = Constants.MSG_CMSG_CLOEXEC,
-        ["MADV_DONTNEED"] = (ulong)Memory.MemoryAdvice.DontNeed,
-        ["MADV_REMOVE"] = (ulong)Memory.MemoryAdvice.Remove,
-        ["MADV_DONTFORK"] = (ulong)Memory.MemoryAdvice.DontFork,
-        ["MADV_NOHUGEPAGE"] = (ulong)Memory.MemoryAdvice.NoHugePage,
-        ["MADV_COLLAPSE"] = (ulong)Memory.MemoryAdvice.Collapse,
+        ["MADV_DONTNEED"] = (ulong)MemoryAdvice.DontNeed,
+        ["MADV_REMOVE"] = (ulong)MemoryAdvice.Remove,
+        ["MADV_DONTFORK"] = (ulong)MemoryAdvice.DontFork,
+        ["MADV_HUGEPAGE"] = (ulong)MemoryAdvice.HugePage,
+        ["MADV_NOHUGEPAGE"] = (ulong)MemoryAdvice.NoHugePage,
+        ["MADV_COLLAPSE"] = (ulong)MemoryAdvice.Collapse,
         ["sizeof(struct pollfd)"] = Size<PollFd>(),
         ["sizeof(struct iovec)"] = Size<IoVector>(),
         ["sizeof(struct ucred)"] = Size<UserCredentials>(),
@@ -116,6 +133,11 @@ public sealed class AbiTests
         ["POLLIN"] = (ulong)PollFd.POLLIN,
         ["POLLERR"] = (ulong)PollFd.POLLERR,
         ["POLLHUP"] = (ulong)PollFd.POLLHUP,
+        ["KPF_HUGE"] = KernelPageFlags.KPF_HUGE,
+        ["KPF_HWPOISON"] = KernelPageFlags.KPF_HWPOISON,
+        ["PAGEMAP_SCAN"] = PageMapScan.PAGEMAP_SCAN,
+        ["PAGE_IS_SWAPPED"] = PageMapScan.PAGE_IS_SWAPPED,
+        ["PAGE_IS_HUGE"] = PageMapScan.PAGE_IS_HUGE,
         ["SYS_ptrace"] = (ulong)SyscallNumbers.ptrace,
         ["SYS_madvise"] = MachineX64.SYS_madvise,
         ["(int)PTRACE_CONT"] = PtraceConstants.PTRACE_CONT,
@@ -171,7 +193,7 @@ public sealed class AbiTests
         // Headers older than a feature lack its macro; everything that is a size, an offset or a system call must be compared.
         var missing = ours.Keys.Except(theirs.Keys).ToHashSet();
         Assert.Subset(
-            new HashSet<string> { "UFFDIO_POISON", "UFFD_FEATURE_POISON", "UFFD_FEATURE_MOVE", "SO_PEERPIDFD", "MADV_COLLAPSE", "UFFD_USER_MODE_ONLY" },
+            new HashSet<string> { "UFFDIO_POISON", "UFFD_FEATURE_POISON", "UFFD_FEATURE_MOVE", "SO_PEERPIDFD", "MADV_COLLAPSE", "UFFD_USER_MODE_ONLY", "PAGEMAP_SCAN", "PAGE_IS_SWAPPED", "PAGE_IS_HUGE" },
             missing);
     }
 

@@ -1,4 +1,5 @@
 using Fleet.Linux;
+using Fleet.Linux.Tracing;
 using Fleet.Linux.Userfaultfd;
 
 namespace Fleet.Tests.Shared;
@@ -26,6 +27,23 @@ internal static class Requires
 
     /// <param name="missing">What the kernel lacks; null when it is there.</param>
     public static void Kernel(string? missing) => Check(missing is null ? null : $"this kernel cannot do it: {missing}");
+
+    /// <returns>For the caller to dispose.</returns>
+    public static TraceFs TraceFs(params TraceEvent[] events)
+    {
+        TraceFs? fs = null;
+        try
+        {
+            fs = Linux.Tracing.TraceFs.Open();
+        }
+        catch (LinuxException exception)
+        {
+            Kernel($"tracefs: {exception.Message}");
+        }
+
+        Kernel(Array.Find(events, wanted => !fs!.HasEvent(wanted)) is { } missing ? $"the tracepoint {missing}" : null);
+        return fs!;
+    }
 
     private static string? MissingUserfaultfd()
     {

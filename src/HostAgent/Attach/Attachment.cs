@@ -12,6 +12,7 @@ namespace Fleet.HostAgent.Attach;
 public sealed class Attachment : IDisposable
 {
     private volatile FrameSet _trapped = FrameSet.Empty;
+    private volatile FrameSet _healing = FrameSet.Empty;
 
     public Attachment(string vm, long memoryInstance, ProcessIdentity vmm, Pidfd pidfd, UserfaultfdHandle userfaultfd, int userfaultfdNumber, GuestLayout layout)
     {
@@ -50,6 +51,19 @@ public sealed class Attachment : IDisposable
     /// <summary>How it came to be attached: one of <see cref="AttachKinds"/>.</summary>
     public string Kind { get; init; } = AttachKinds.Handoff;
 
+    /// <summary>Frames of <see cref="Trapped"/> that are becoming ordinary in this moment: an access to one gets a page, not a marker.</summary>
+    public FrameSet Healing
+    {
+        get => _healing;
+        set => _healing = value;
+    }
+
+    /// <summary>
+    /// All of the guest's memory is registered, because ranges would have exhausted the mappings that a process may have: then the first
+    /// access to any page is an event that the agent answers, and waits for an agent where none runs. Journalled before it is so.
+    /// </summary>
+    public bool WholeRegions { get; set; }
+
     /// <summary>The VMM takes part in the barrier (GATE).</summary>
     public bool HasBarrier { get; init; }
 
@@ -64,6 +78,9 @@ public sealed class Attachment : IDisposable
 
     /// <summary>Frames of memory errors that were spooled as the VM's, until the desired set has them.</summary>
     public FrameSet Reported { get; set; } = FrameSet.Empty;
+
+    /// <summary>Frames of memory errors that were spooled as the host's alone, while this VMM was sealed.</summary>
+    public FrameSet ToldSealed { get; set; } = FrameSet.Empty;
 
     /// <summary>The last look for devices; null before the first.</summary>
     public DeviceLook? Devices { get; set; }

@@ -1,5 +1,7 @@
 using System.Collections.Concurrent;
+using Fleet.HostAgent.Detect;
 using Fleet.HostAgent.Enforce;
+using Fleet.HostAgent.Observe;
 using Fleet.HostAgent.Reconcile;
 using Fleet.HostAgent.State;
 using Fleet.Linux.Processes;
@@ -13,13 +15,15 @@ public sealed partial class Attachments : IDisposable
 {
     private readonly AttachmentJournal _journal;
     private readonly WorkSet _work;
+    private readonly DetectionQueue _detection;
+    private readonly AccessObserver _observer;
     private readonly ILogger<Attachments> _logger;
     private readonly UffdEventLoop _loop;
     private readonly ConcurrentDictionary<Attachment, bool> _bound = new();
 
-    public Attachments(AttachmentJournal journal, WorkSet work, ILogger<Attachments> logger)
+    public Attachments(AttachmentJournal journal, WorkSet work, DetectionQueue detection, AccessObserver observer, ILogger<Attachments> logger)
     {
-        (_journal, _work, _logger) = (journal, work, logger);
+        (_journal, _work, _detection, _observer, _logger) = (journal, work, detection, observer, logger);
         _loop = new UffdEventLoop(LogEventFailed);
     }
 
@@ -39,6 +43,7 @@ public sealed partial class Attachments : IDisposable
             attachment.Reported = attachment.Reported.Union(FrameSet.Of(record.Reported ?? []));
             attachment.IncomingFor = record.IncomingFor;
             attachment.MayHaveRun = record.MayHaveRun;
+            attachment.WholeRegions = record.WholeRegions;
         }
 
         _journal.Save(attachment);
@@ -47,6 +52,7 @@ public sealed partial class Attachments : IDisposable
         entry.Confirmed = FrameSet.Empty;
         _loop.Add(attachment.Userfaultfd, new FaultHandler(attachment, () => _work.Add(attachment.Vm)).Handle);
         _work.Add(entry.Vm);
+        _detection.Add(entry.Vm);
         LogAttached(entry.Vm, attachment.Vmm.Pid);
     }
 
@@ -85,6 +91,7 @@ public sealed partial class Attachments : IDisposable
         entry.Attachment = null;
         entry.Confirmed = FrameSet.Empty;
         entry.CancelWaiting();
+        _observer.Forget(attachment);
         _bound.TryRemove(attachment, out _);
         attachment.Dispose();
     }

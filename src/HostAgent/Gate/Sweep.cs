@@ -2,18 +2,26 @@ using Fleet.Contracts;
 using Fleet.Contracts.Agents;
 using Fleet.Contracts.Pages;
 using Fleet.HostAgent.Attach;
+using Fleet.HostAgent.Detect;
 using Fleet.HostAgent.Enforce;
 
 namespace Fleet.HostAgent.Gate;
 
-/// <summary>Every page that a VMM cannot serve: what it was told to trap, the holes a stream left, and every marker its page tables hold.</summary>
+/// <summary>
+/// Every page that a VMM cannot serve: what it was told to trap, the holes a stream left, every marker and every hardware poison that its page
+/// tables hold, and what its memory files cannot give.
+/// </summary>
 public static class Sweep
 {
-    /// <summary>The pages of the desired set as they are there, all others in 4 KiB units.</summary>
+    /// <summary>The pages of the desired set as they are there, poisoned huge pages whole, all others in 4 KiB units.</summary>
     public static IReadOnlyList<PageKey> Unservable(Attachment attachment, DesiredVm desired)
     {
-        var known = FrameSet.Of(desired.Pages);
-        return Pages(desired.Pages, MarkerVerifier.FindMarked(attachment).Union(attachment.Undelivered).Except(known));
+        // The kernel's events may have been missed: this is the last look before another host serves what this one cannot.
+        var native = NativePages.Find(attachment).Concat(NativePages.FindUnmapped(attachment)).Select(page => page.Page).ToList();
+        var huge = native.Where(page => page.Shift > FrameMath.FrameShift && !desired.Pages.Contains(page)).Distinct();
+        List<PageKey> known = [.. desired.Pages, .. huge];
+        var others = MarkerVerifier.FindMarked(attachment).Union(attachment.Undelivered).Union(FrameSet.Of(native));
+        return Pages(known, others.Except(FrameSet.Of(known)));
     }
 
     /// <summary>The known pages as they are, all other frames as pages of 4 KiB; by frame.</summary>

@@ -1,10 +1,7 @@
 using System.Threading.Channels;
-using Fleet.Contracts;
-using Fleet.Contracts.Agents;
 using Fleet.Contracts.Handoff;
-using Fleet.HostAgent.Enforce;
 using Fleet.HostAgent.Attach;
-using Fleet.HostAgent.Gate;
+using Fleet.HostAgent.Detect;
 using Fleet.HostAgent.Reconcile;
 using Fleet.HostAgent.Spool;
 using Microsoft.Extensions.Logging;
@@ -16,7 +13,7 @@ namespace Fleet.HostAgent.Observe;
 /// costs at most a few appends a second: what arrives in between becomes one report with a count, and a VMM that is faster
 /// still waits for its acknowledgements. Nothing is dropped (I8).
 /// </summary>
-public sealed partial class VmmEventPump(VmEntry entry, Attachment attachment, AgentLineWriter writer, ReportSpool spool, GateKeeper gate, WorkSet work,
+public sealed partial class VmmEventPump(VmEntry entry, Attachment attachment, AgentLineWriter writer, ReportSpool spool, PoisonIntake intake, AccessObserver observer,
     TimeProvider time, ILogger logger)
 {
     private static readonly TimeSpan Window = TimeSpan.FromMilliseconds(250);
@@ -70,6 +67,9 @@ public sealed partial class VmmEventPump(VmEntry entry, Attachment attachment, A
             return;
         }
 
+        // What the kernel showed of these accesses was recorded before the VMM could speak of them. Once: what is explained is used up.
+        observer.Drain();
+        var hits = VmmEventReports.Hits(batch).SelectMany(said => observer.Merge.Explain(attachment, said)).ToList();
         var watermark = new VmmWatermark(attachment.Vmm, batch[^1].Sequence);
         var complained = false;
         while (true)
@@ -77,7 +77,7 @@ public sealed partial class VmmEventPump(VmEntry entry, Attachment attachment, A
             var changed = spool.WhenChangedAsync();
             try
             {
-                if (await TryStoreAsync(batch, watermark, cancellationToken))
+                if (await TryStoreAsync(batch, hits, watermark, cancellationToken))
                 {
                     return;
                 }
@@ -95,26 +95,15 @@ public sealed partial class VmmEventPump(VmEntry entry, Attachment attachment, A
     }
 
     // Under the VM's gate: where poison arose must not change between its judgement and its report.
-    private async Task<bool> TryStoreAsync(List<VmmEvent> batch, VmmWatermark watermark, CancellationToken cancellationToken)
+    private async Task<bool> TryStoreAsync(List<VmmEvent> batch, List<ObservedAccess> hits, VmmWatermark watermark, CancellationToken cancellationToken)
     {
         await entry.Gate.WaitAsync(cancellationToken);
         try
         {
-            var origin = gate.OriginOf(attachment);
-            var reports = VmmEventReports.Build(batch, entry.Vm, attachment.MemoryInstance, entry.Desired?.PlacementEpoch, origin);
-            var poison = reports.Where(report => report.Kind == AgentReport.Poison).Select(report => new PageKey(report.Frame, report.Shift!.Value)).ToList();
-            if (poison.Count > 0 && origin == PoisonOrigins.Incoming)
-            {
-                gate.TakeIncomingPoison(attachment, FrameSet.Of(poison));
-            }
-            else if (poison.Count > 0 && origin is null or PoisonOrigins.Held)
-            {
-                gate.TakeReportedPoison(attachment, FrameSet.Of(poison));
-            }
-
-            // A seal may have waited for these events.
-            work.Add(entry.Vm);
-            return spool.TryAppend(reports, watermark);
+            return intake.TryStore(
+                entry, attachment,
+                origin => VmmEventReports.Build(batch, hits, entry.Vm, attachment.MemoryInstance, entry.PlacementEpoch ?? 0, origin),
+                PoisonIntake.Behind(attachment, VmmEventReports.PoisonedPages(batch)), watermark);
         }
         finally
         {

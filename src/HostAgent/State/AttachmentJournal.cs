@@ -36,6 +36,7 @@ public sealed class AttachmentJournal(StateFolder folder)
             attachment.Undelivered.Ranges,
             attachment.MayHaveRun,
             attachment.Reported.Ranges,
+            attachment.WholeRegions,
             attachment.Kind);
         DurableFile.Write(PathOf(attachment.Vm), JsonSerializer.SerializeToUtf8Bytes(record, StateJson.Default.AttachmentRecord));
     }

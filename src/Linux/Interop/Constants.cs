@@ -6,6 +6,7 @@ namespace Fleet.Linux.Interop;
 internal static class Constants
 {
     internal const int O_RDONLY = 0;
+    internal const int O_WRONLY = 1;
     internal const int O_NONBLOCK = 0x800;
     internal const int O_CLOEXEC = 0x80000;
 
@@ -19,6 +20,10 @@ internal static class Constants
     internal const int MAP_FIXED = 0x10;
     internal const int MAP_ANONYMOUS = 0x20;
     internal const int MAP_NORESERVE = 0x4000;
+    internal const int MAP_HUGETLB = 0x40000;
+    internal const int MAP_HUGE_2MB = 21 << 26;
+    internal const int MREMAP_MAYMOVE = 1;
+    internal const int MREMAP_FIXED = 2;
 
     internal const uint MFD_CLOEXEC = 1;
     internal const uint MFD_ALLOW_SEALING = 2;
@@ -27,6 +32,13 @@ internal static class Constants
 
     internal const int FALLOC_FL_KEEP_SIZE = 1;
     internal const int FALLOC_FL_PUNCH_HOLE = 2;
+
+    internal const int SEEK_DATA = 3;
+    internal const int SEEK_HOLE = 4;
+
+    internal const int FSOPEN_CLOEXEC = 1;
+    internal const int FSCONFIG_CMD_CREATE = 6;
+    internal const int FSMOUNT_CLOEXEC = 1;
 
     internal const int EFD_CLOEXEC = 0x80000;
 
@@ -55,6 +67,9 @@ internal static class SyscallNumbers
     internal static readonly nint kcmp = RuntimeInformation.ProcessArchitecture == Architecture.X64 ? 312 : 272;
     internal static readonly nint ptrace = RuntimeInformation.ProcessArchitecture == Architecture.X64 ? 101 : 117;
     internal const nint pidfd_send_signal = 424;
+    internal const nint fsopen = 430;
+    internal const nint fsconfig = 431;
+    internal const nint fsmount = 432;
     internal const nint pidfd_open = 434;
     internal const nint pidfd_getfd = 438;
 }

@@ -34,5 +34,28 @@ public sealed class MemoryFile : IDisposable
             Libc.fallocate(Descriptor.Number, Constants.FALLOC_FL_PUNCH_HOLE | Constants.FALLOC_FL_KEEP_SIZE, offset, bytes),
             "fallocate PUNCH_HOLE");
 
+    /// <summary>
+    /// Reads one byte through the file, whoever has the page mapped. A hole reads as zero and stays one.
+    /// </summary>
+    /// <returns>None, or EIO (EHWPOISON) for a page that memory_failure() took away: it stays in the page cache, unreadable.</returns>
+    public unsafe Errno Probe(long offset)
+    {
+        byte value;
+        return Libc.pread(Descriptor.Number, &value, 1, offset) >= 0 ? Errno.None : LinuxException.LastError;
+    }
+
+    /// <summary>The next stretch from the offset on in which the file has pages (lseek SEEK_DATA, SEEK_HOLE); null when there is none.</summary>
+    public (long Start, long End)? NextData(long offset)
+    {
+        var start = Libc.lseek(Descriptor.Number, offset, Constants.SEEK_DATA);
+        if (start < 0)
+        {
+            return LinuxException.LastError == Errno.ENXIO ? null : throw LinuxException.FromLastError("lseek SEEK_DATA");
+        }
+
+        var end = Libc.lseek(Descriptor.Number, start, Constants.SEEK_HOLE);
+        return end >= 0 ? (start, end) : throw LinuxException.FromLastError("lseek SEEK_HOLE");
+    }
+
     public void Dispose() => Descriptor.Dispose();
 }

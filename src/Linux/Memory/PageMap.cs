@@ -10,6 +10,8 @@ public sealed unsafe class PageMap : IDisposable
 
     private PageMap(FileDescriptor fd) => _fd = fd;
 
+    internal FileDescriptor Descriptor => _fd;
+
     /// <exception cref="LinuxException">ENOENT: no such process; EACCES or EPERM: not permitted.</exception>
     public static PageMap Open(int pid) => new(FileDescriptor.OpenRead(FormattableString.Invariant($"/proc/{pid}/pagemap")));
 
@@ -63,6 +65,17 @@ public readonly struct PageMapEntry(ulong bits) : IEquatable<PageMapEntry>
     /// hugetlb mappings show 0 instead and cannot be told from an empty entry here.
     /// </summary>
     public bool IsPoisonMarker => !IsPresent && IsSwap && SwapType == 31 && (SwapOffset & 2) != 0;
+
+    /// <summary>
+    /// The entry that memory_failure() leaves, or another with a frame for its offset (a page under migration): the swap types behind those of
+    /// swap files, whose first is SWP_HWPOISON. That one is 30 less the types that the kernel's configuration adds: 27 with migration, 23 to 25
+    /// with device memory too (include/linux/swap.h). Only <see cref="KernelPageFlags"/> of the frame tell; hugetlb mappings show 0 instead.
+    /// </summary>
+    public bool MayBeHardwarePoison => !IsPresent && IsSwap && SwapType is >= 23 and <= 30;
+
+    /// <summary>Whether it is memory_failure()'s: the frame in it carries the kernel's hardware-poison flag.</summary>
+    /// <exception cref="LinuxException">The flags cannot be read.</exception>
+    public bool IsHardwarePoison(KernelPageFlags flags) => MayBeHardwarePoison && flags.IsHardwarePoisoned(SwapOffset);
 
     /// <summary>No entry at all: an access is a fault that the kernel, or a userfaultfd, resolves.</summary>
     public bool IsEmpty => !IsPresent && !IsSwap;

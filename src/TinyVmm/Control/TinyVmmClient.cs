@@ -38,6 +38,9 @@ public sealed class TinyVmmClient : IAsyncDisposable
         }
     }
 
+    /// <summary>Over a connection that already leads to the control socket, such as one from another machine; it is the client's to close.</summary>
+    public static TinyVmmClient Over(Socket connected) => new(connected);
+
     public Task<StatusAnswer> StatusAsync(CancellationToken cancellationToken = default) =>
         SendAsync(new ControlRequest("status"), ControlJson.Default.StatusAnswer, cancellationToken);
 

@@ -1,11 +1,12 @@
 using System.Diagnostics.Metrics;
+using Fleet.HostAgent.Enforce;
 
 namespace Fleet.HostAgent.Attach.Qemu;
 
 /// <summary>What the agent does to QEMU processes, and what it could not place. No label holds a VM's id.</summary>
 public sealed class QemuMeter : IDisposable
 {
-    public const string Name = "Fleet.HostAgent.Qemu";
+    public const string Name = EnforceMeter.Name;
 
     private readonly Meter _meter = new(Name);
     private readonly Histogram<double> _stopped;
@@ -13,8 +14,8 @@ public sealed class QemuMeter : IDisposable
 
     public QemuMeter()
     {
-        _stopped = _meter.CreateHistogram<double>("qemu.stopped", "s", "How long a thread of a QEMU process was stopped for injected system calls.");
-        _unplaced = _meter.CreateCounter<long>("qemu.hits_unplaced", "{hit}", "Memory failures that QEMU told without an address, and that could be any of several pages.");
+        _stopped = _meter.CreateHistogram<double>("fleet_agent_vmm_stopped", "s", "How long a thread of a QEMU process was stopped for injected system calls.");
+        _unplaced = _meter.CreateCounter<long>("fleet_agent_hits_unplaced", "{hit}", "Memory failures that QEMU told without an address, and that could be any of several pages.");
     }
 
     public void Stopped(TimeSpan time) => _stopped.Record(time.TotalSeconds);

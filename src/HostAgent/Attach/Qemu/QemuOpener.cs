@@ -4,11 +4,12 @@ using Fleet.Contracts.Vms;
 using Fleet.Linux;
 using Fleet.Linux.Processes;
 using Fleet.Linux.Userfaultfd;
+using Microsoft.Extensions.Logging;
 
 namespace Fleet.HostAgent.Attach.Qemu;
 
 /// <summary>Borrows the memory of a QEMU process, and makes the attachment.</summary>
-public sealed class QemuOpener(Attachments attachments, QemuMeter meter)
+public sealed partial class QemuOpener(Attachments attachments, QemuMeter meter, ILogger<QemuOpener> logger)
 {
     /// <param name="pidfd">On success owned by the attachment; on a rejection by the caller.</param>
     /// <exception cref="QemuRejectedException">With a stable code.</exception>
@@ -20,7 +21,7 @@ public sealed class QemuOpener(Attachments attachments, QemuMeter meter)
         {
             // All that can be known from outside comes first: no process is stopped that is not the VM's QEMU.
             layout = QemuLayout.Open(QemuLayout.Place(desired.Memory, ram), vmm, pidfd);
-            (userfaultfd, var number) = QemuUserfaultfd.FindOrMake(vmm, pidfd, meter.Stopped);
+            (userfaultfd, var number) = QemuUserfaultfd.FindOrMake(vmm, pidfd, time => Stopped(desired.Vm, vmm.Pid, time));
             RequireFeatures(userfaultfd, layout);
             var bound = attachments.BoundMemoryInstance(desired.Vm, vmm);
             if (bound is null)
@@ -52,6 +53,12 @@ public sealed class QemuOpener(Attachments attachments, QemuMeter meter)
 
     /// <summary>For an attachment that is taken over from the journal.</summary>
     public InjectedZapper Zapper(ProcessIdentity vmm) => new(vmm, meter.Stopped);
+
+    private void Stopped(string vm, int pid, TimeSpan time)
+    {
+        meter.Stopped(time);
+        LogStopped(vm, pid, (long)time.TotalMicroseconds);
+    }
 
     // A userfaultfd that was made stays in QEMU: the next try finds it.
     private static void Undo(UserfaultfdHandle? userfaultfd, GuestLayout? layout)
@@ -89,4 +96,7 @@ public sealed class QemuOpener(Attachments attachments, QemuMeter meter)
             }
         }
     }
+
+    [LoggerMessage(2142, LogLevel.Information, "VM {Vm}: a thread of QEMU process {Pid} was stopped for {Microseconds} µs to make a userfaultfd")]
+    private partial void LogStopped(string vm, int pid, long microseconds);
 }

@@ -1,0 +1,60 @@
+using System.Globalization;
+using Fleet.Contracts;
+using Fleet.Lab.Tests.Emulation;
+
+namespace Fleet.Lab.Tests.Running;
+
+/// <summary>What a test asks of a host's kernel itself, past agent and VMM.</summary>
+internal static class HostKernel
+{
+    private const string Instance = "/sys/kernel/tracing/instances/lab";
+
+    private static CancellationToken Cancelled => TestContext.Current.CancellationToken;
+
+    /// <summary>Where in the VMM a guest physical address is.</summary>
+    public static async Task<ulong> HostAddressAsync(LabVmm vmm, ulong guestPhysicalAddress)
+    {
+        var region = (await vmm.Guest.StatusAsync(Cancelled)).Regions.Single();
+        return (HexAddress.TryParse(region.HostVirtualAddress, out var address) ? address : throw new FormatException(region.HostVirtualAddress)) + guestPhysicalAddress;
+    }
+
+    /// <summary>The page's entry in the VMM's page table.</summary>
+    public static async Task<ulong> PageTableEntryAsync(LabVmm vmm, ulong guestPhysicalAddress)
+    {
+        var index = await HostAddressAsync(vmm, guestPhysicalAddress) / 4096;
+        var text = await vmm.Process.Host.Shell.RunAsync(
+            $"dd if=/proc/{vmm.Process.Pid}/pagemap bs=8 count=1 skip={index} 2>/dev/null | od -An -t x8", Cancelled);
+        return ulong.Parse(text.Trim(), NumberStyles.HexNumber, CultureInfo.InvariantCulture);
+    }
+
+    /// <summary>Not present, swap type 31 with offset 2: UFFDIO_POISON's marker (FACTS, pagemap).</summary>
+    public static bool IsMarker(ulong entry) => entry >> 62 == 1 && (entry & 31) == 31;
+
+    /// <summary>The physical page under a guest's page gets an uncorrectable error, as the kernel's own fault injection makes it.</summary>
+    /// <returns>Its frame number on the host.</returns>
+    public static async Task<ulong> FailMemoryAsync(LabVmm vmm, ulong guestPhysicalAddress)
+    {
+        var entry = await PageTableEntryAsync(vmm, guestPhysicalAddress);
+        Assert.True(entry >> 63 == 1, $"0x{guestPhysicalAddress:x} is not in memory: page table entry 0x{entry:x}");
+        var pfn = entry & ((1UL << 55) - 1);
+        await vmm.Process.Host.Shell.RunAsync($"echo 0x{pfn:x} > /sys/kernel/debug/hwpoison/corrupt-pfn", Cancelled);
+        return pfn;
+    }
+
+    /// <summary>The kernel's log names the frame as failed and handled.</summary>
+    public static async Task<string> MemoryFailureLineAsync(LabHost host, ulong pfn) =>
+        await host.Shell.RunAsync($"dmesg | grep 'Memory failure: 0x{pfn:x}: ' | tail -n 1", Cancelled);
+
+    /// <summary>From now on every SIGBUS on the host, and every fault of a guest at this page, is written down: a witness that has nothing to do with Fleet.</summary>
+    public static Task WatchAsync(LabHost host, ulong guestPhysicalAddress) => host.Shell.RunAsync(
+        $"mkdir -p {Instance} && cd {Instance} && echo > trace "
+        + "&& echo 'sig == 7' > events/signal/signal_generate/filter && echo 1 > events/signal/signal_generate/enable "
+        + $"&& echo 'fault_address >= 0x{guestPhysicalAddress:x} && fault_address < 0x{guestPhysicalAddress + 4096:x}' > events/kvm/kvm_page_fault/filter "
+        + "&& echo 1 > events/kvm/kvm_page_fault/enable", Cancelled);
+
+    /// <returns>The lines of one kind that were written down.</returns>
+    public static async Task<string[]> WatchedAsync(LabHost host, string tracepoint) =>
+        (await host.Shell.TryAsync($"grep ' {tracepoint}: ' {Instance}/trace", Cancelled)).Output.Split('\n', StringSplitOptions.RemoveEmptyEntries);
+
+    public static Task EndWatchAsync(LabHost host) => host.Shell.RunAsync($"rmdir {Instance}", Cancelled);
+}

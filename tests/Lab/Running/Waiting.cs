@@ -1,0 +1,24 @@
+namespace Fleet.Lab.Tests.Running;
+
+/// <summary>Waiting for what other machines bring about. Emulated ones are slow.</summary>
+internal static class Waiting
+{
+    private static readonly TimeSpan Patience = TimeSpan.FromSeconds(120);
+
+    /// <exception cref="TimeoutException">It did not come about in two minutes.</exception>
+    public static async Task UntilAsync(Func<Task<bool>> condition, string what, CancellationToken cancellationToken, Func<Task<string>>? state = null)
+    {
+        using var timeout = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
+        timeout.CancelAfter(Patience);
+        while (!await condition())
+        {
+            if (timeout.IsCancellationRequested)
+            {
+                cancellationToken.ThrowIfCancellationRequested();
+                throw new TimeoutException($"waited {Patience} for {what}{(state is null ? null : $"\n{await state()}")}");
+            }
+
+            await Task.Delay(100, cancellationToken); // allowed: polling another machine, with a deadline
+        }
+    }
+}
