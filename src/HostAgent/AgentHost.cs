@@ -1,4 +1,5 @@
 using Fleet.HostAgent.Attach;
+using Fleet.HostAgent.Attach.Qemu;
 using Fleet.HostAgent.ControlPlane;
 using Fleet.HostAgent.Detect;
 using Fleet.HostAgent.Enforce;
@@ -52,6 +53,8 @@ public static class AgentHost
         services.AddSingleton<AllowedPaths>();
         services.AddSingleton<RefusalLog>();
         services.AddSingleton<Attachments>();
+        services.AddSingleton<QemuMeter>();
+        services.AddSingleton<QemuOpener>();
         services.AddSingleton<Takeover>();
 
         services.AddSingleton(new HardwareRoots());
@@ -81,6 +84,7 @@ public static class AgentHost
         services.AddHostedService<ReconcileService>();
         services.AddHostedService<DetectionService>();
         services.AddHostedService<VmmListeners>();
+        services.AddHostedService<QemuConnections>();
         services.AddHostedService<ControlPlaneService>();
         services.AddHostedService(provider => provider.GetRequiredService<MetricsEndpoint>());
         services.AddHostedService<ServiceNotifier>();

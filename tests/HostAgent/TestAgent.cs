@@ -29,6 +29,8 @@ internal sealed class TestAgent : IAsyncDisposable
 
     public DesiredState Desired => _host.Services.GetRequiredService<DesiredState>();
 
+    public DesiredStore Store => _host.Services.GetRequiredService<DesiredStore>();
+
     public VmTable Table => _host.Services.GetRequiredService<VmTable>();
 
     public ReportSpool Spool => _host.Services.GetRequiredService<ReportSpool>();

@@ -1,6 +1,7 @@
 using System.Runtime.InteropServices;
 using Fleet.Linux.Interop;
 using Fleet.Linux.Memory;
+using Fleet.Linux.Ptrace;
 using Fleet.Linux.Userfaultfd;
 using Fleet.Tests.Shared;
 
@@ -12,7 +13,8 @@ public sealed class AbiTests
     private static readonly string[] Headers =
     [
         "linux/userfaultfd.h", "sys/ioctl.h", "sys/socket.h", "sys/mman.h", "sys/uio.h", "sys/syscall.h", "sys/eventfd.h",
-        "linux/falloc.h", "linux/openat2.h", "sys/vfs.h", "sys/stat.h", "fcntl.h", "poll.h", "errno.h", "asm/socket.h",
+        "linux/falloc.h", "linux/openat2.h", "sys/vfs.h", "sys/stat.h", "fcntl.h", "poll.h", "errno.h", "asm/socket.h", "sys/ptrace.h", "sys/user.h",
+        "sys/wait.h", "signal.h", "elf.h", "ucontext.h",
         "linux/fs.h", "linux/kernel-page-flags.h", "linux/mount.h", "unistd.h",
     ];
 
@@ -155,6 +157,39 @@ public sealed class AbiTests
         ["PAGEMAP_SCAN"] = PageMapScan.PAGEMAP_SCAN,
         ["PAGE_IS_SWAPPED"] = PageMapScan.PAGE_IS_SWAPPED,
         ["PAGE_IS_HUGE"] = PageMapScan.PAGE_IS_HUGE,
+        ["SYS_ptrace"] = (ulong)SyscallNumbers.ptrace,
+        ["SYS_madvise"] = MachineX64.SYS_madvise,
+        ["(int)PTRACE_CONT"] = PtraceConstants.PTRACE_CONT,
+        ["(int)PTRACE_SYSCALL"] = PtraceConstants.PTRACE_SYSCALL,
+        ["(int)PTRACE_O_TRACESYSGOOD"] = PtraceConstants.PTRACE_O_TRACESYSGOOD,
+        ["SYS_restart_syscall"] = MachineX64.SYS_restart_syscall,
+        ["NT_X86_XSTATE"] = MachineX64.VectorRegisterSet,
+        ["8 + offsetof(struct ucontext_t, uc_mcontext)"] = MachineX64.ContextAt,
+        ["8 + offsetof(struct ucontext_t, uc_mcontext.fpregs)"] = MachineX64.FpStateAt,
+        ["8 + offsetof(struct ucontext_t, uc_sigmask)"] = MachineX64.MaskAt,
+        ["(int)PTRACE_DETACH"] = PtraceConstants.PTRACE_DETACH,
+        ["(int)PTRACE_GETREGSET"] = PtraceConstants.PTRACE_GETREGSET,
+        ["(int)PTRACE_SETREGSET"] = PtraceConstants.PTRACE_SETREGSET,
+        ["(int)PTRACE_SEIZE"] = PtraceConstants.PTRACE_SEIZE,
+        ["(int)PTRACE_INTERRUPT"] = PtraceConstants.PTRACE_INTERRUPT,
+        ["(int)PTRACE_GETSIGMASK"] = PtraceConstants.PTRACE_GETSIGMASK,
+        ["(int)PTRACE_SETSIGMASK"] = PtraceConstants.PTRACE_SETSIGMASK,
+        ["(int)PTRACE_EVENT_STOP"] = PtraceConstants.PTRACE_EVENT_STOP,
+        ["NT_PRSTATUS"] = PtraceConstants.NT_PRSTATUS,
+        ["WNOHANG"] = Constants.WNOHANG,
+        ["__WALL"] = Constants.__WALL,
+        ["SIGTRAP"] = Constants.SIGTRAP,
+        ["SIGSTOP"] = Constants.SIGSTOP,
+        ["sizeof(struct user_regs_struct)"] = Size<MachineX64.Registers>(),
+        ["offsetof(struct user_regs_struct, r10)"] = Offset<MachineX64.Registers>(nameof(MachineX64.Registers.R10)),
+        ["offsetof(struct user_regs_struct, rax)"] = Offset<MachineX64.Registers>(nameof(MachineX64.Registers.Rax)),
+        ["offsetof(struct user_regs_struct, rdx)"] = Offset<MachineX64.Registers>(nameof(MachineX64.Registers.Rdx)),
+        ["offsetof(struct user_regs_struct, rsi)"] = Offset<MachineX64.Registers>(nameof(MachineX64.Registers.Rsi)),
+        ["offsetof(struct user_regs_struct, rdi)"] = Offset<MachineX64.Registers>(nameof(MachineX64.Registers.Rdi)),
+        ["offsetof(struct user_regs_struct, orig_rax)"] = Offset<MachineX64.Registers>(nameof(MachineX64.Registers.OrigRax)),
+        ["offsetof(struct user_regs_struct, rip)"] = Offset<MachineX64.Registers>(nameof(MachineX64.Registers.Rip)),
+        ["offsetof(struct user_regs_struct, cs)"] = Offset<MachineX64.Registers>(nameof(MachineX64.Registers.Cs)),
+        ["offsetof(struct user_regs_struct, rsp)"] = Offset<MachineX64.Registers>(nameof(MachineX64.Registers.Rsp)),
         ["SYS_userfaultfd"] = (ulong)SyscallNumbers.userfaultfd,
         ["SYS_kcmp"] = (ulong)SyscallNumbers.kcmp,
         ["SYS_pidfd_send_signal"] = (ulong)SyscallNumbers.pidfd_send_signal,

@@ -21,6 +21,12 @@ internal static class Requires
 
     public static void File(string path, string remedy) => Check(System.IO.File.Exists(path) ? null : $"{path} is missing: {remedy}");
 
+    public static void Qemu()
+    {
+        Userfaultfd();
+        Check(System.IO.File.Exists("/usr/bin/qemu-system-x86_64") ? null : "qemu-system-x86_64 is missing (Debian package qemu-system-x86)");
+    }
+
     /// <param name="missing">What the kernel lacks; null when it is there.</param>
     public static void Kernel(string? missing) => Check(missing is null ? null : $"this kernel cannot do it: {missing}");
 

@@ -37,7 +37,7 @@ public sealed partial class VmReconciler(
 
         var before = entry.Status;
         var status = entry.Attachment is { } attachment ? Enforce(entry, desired, attachment)
-            : Reconciler.Unconfirmed(desired, EnforcementStates.Pending, "not-attached");
+            : Reconciler.Unconfirmed(desired, EnforcementStates.Pending, entry.NotAttached ?? "not-attached");
         var verified = status.State == EnforcementStates.Armed;
         if (verified)
         {

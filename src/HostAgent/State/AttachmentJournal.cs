@@ -54,7 +54,8 @@ public sealed partial class AttachmentJournal(StateFolder folder, ILogger<Attach
             attachment.Undelivered.Ranges,
             attachment.MayHaveRun,
             attachment.Reported.Ranges,
-            attachment.WholeRegions);
+            attachment.WholeRegions,
+            attachment.Kind);
         var content = JsonSerializer.SerializeToUtf8Bytes(record, StateJson.Default.AttachmentRecord);
         var path = PathOf(attachment.Vm);
         if (File.Exists(path) && File.ReadAllBytes(path).AsSpan().SequenceEqual(content))

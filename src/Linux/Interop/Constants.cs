@@ -65,14 +65,20 @@ internal static class Constants
     internal const int MSG_CMSG_CLOEXEC = 0x40000000;
 
     internal const int SCM_MAX_FD = 253;
+
+    internal const int WNOHANG = 1;
+    internal const int __WALL = 0x40000000;
+    internal const int SIGTRAP = 5;
+    internal const int SIGSTOP = 19;
 }
 
 /// <summary>System call numbers of calls that the C library does not wrap everywhere.</summary>
 internal static class SyscallNumbers
 {
-    // These two differ between x86-64 and the generic table of arm64.
+    // These three differ between x86-64 and the generic table of arm64.
     internal static readonly nint userfaultfd = RuntimeInformation.ProcessArchitecture == Architecture.X64 ? 323 : 282;
     internal static readonly nint kcmp = RuntimeInformation.ProcessArchitecture == Architecture.X64 ? 312 : 272;
+    internal static readonly nint ptrace = RuntimeInformation.ProcessArchitecture == Architecture.X64 ? 101 : 117;
     internal const nint pidfd_send_signal = 424;
     internal const nint fsopen = 430;
     internal const nint fsconfig = 431;
