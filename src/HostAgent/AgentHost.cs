@@ -3,6 +3,7 @@ using Fleet.HostAgent.ControlPlane;
 using Fleet.HostAgent.Detect;
 using Fleet.HostAgent.Enforce;
 using Fleet.HostAgent.Gate;
+using Fleet.HostAgent.Observe;
 using Fleet.HostAgent.Options;
 using Fleet.HostAgent.Reconcile;
 using Fleet.HostAgent.Restore;
@@ -55,6 +56,7 @@ public static class AgentHost
         services.AddSingleton<DetectionQueue>();
         services.AddSingleton<MemoryFailureWatch>();
         services.AddSingleton<CorrectedErrors>();
+        services.AddSingleton<AccessObserver>();
 
         services.AddSingleton<StatusSignal>();
         services.AddSingleton(CreateClient);
@@ -65,6 +67,7 @@ public static class AgentHost
         services.AddSingleton<ReportSender>();
         services.AddSingleton<Stating>();
 
+        services.AddHostedService<ObservationService>();
         services.AddHostedService<ReconcileService>();
         services.AddHostedService<DetectionService>();
         services.AddHostedService<VmmListeners>();

@@ -23,5 +23,12 @@ public sealed unsafe class EventSignal : IDisposable
         _ = Libc.read(Number, &count, sizeof(ulong));
     }
 
+    /// <summary>Blocks until it is set (true), or for that long (false).</summary>
+    public bool Wait(TimeSpan longest)
+    {
+        var poll = new PollFd { Fd = Number, Events = PollFd.POLLIN };
+        return Libc.poll(&poll, 1, (int)longest.TotalMilliseconds) > 0;
+    }
+
     public void Dispose() => _fd.Dispose();
 }

@@ -285,5 +285,5 @@ public sealed class EnforcementTests : IDisposable
         new("vm-1", 1, ProcessIdentity.Of(Environment.ProcessId)!, pidfd, userfaultfd, userfaultfd.Number, Layout(_vmm));
 
     private static GuestLayout Layout(TestVmm vmm) =>
-        new([new GuestRegion(0, vmm.Bytes, vmm.Memory.Address, TestVmm.PageBytes, vmm.File, vmm.File.Descriptor.Number, 0)]);
+        new([new GuestRegion(0, vmm.Bytes, vmm.Memory.Address, TestVmm.PageBytes, GuestBacking.OfFile(vmm.File, vmm.File.Descriptor.Number, 0))]);
 }

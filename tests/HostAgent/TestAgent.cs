@@ -6,6 +6,7 @@ using Fleet.Contracts.Vms;
 using Fleet.HostAgent.Attach;
 using Fleet.HostAgent.Detect;
 using Fleet.HostAgent.Gate;
+using Fleet.HostAgent.Observe;
 using Fleet.HostAgent.Reconcile;
 using Fleet.HostAgent.Restore;
 using Fleet.HostAgent.Spool;
@@ -37,6 +38,8 @@ internal sealed class TestAgent : IAsyncDisposable
     public StorePromise Promise => _host.Services.GetRequiredService<StorePromise>();
 
     public Stating Stating => _host.Services.GetRequiredService<Stating>();
+
+    public AccessObserver Observer => _host.Services.GetRequiredService<AccessObserver>();
 
     public DetectionQueue Detection => _host.Services.GetRequiredService<DetectionQueue>();
 

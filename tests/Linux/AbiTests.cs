@@ -12,7 +12,7 @@ public sealed class AbiTests
     private static readonly string[] Headers =
     [
         "linux/userfaultfd.h", "sys/ioctl.h", "sys/socket.h", "sys/mman.h", "sys/uio.h", "sys/syscall.h", "sys/eventfd.h",
-        "linux/falloc.h", "fcntl.h", "poll.h", "errno.h", "asm/socket.h",
+        "linux/falloc.h", "sys/vfs.h", "sys/stat.h", "fcntl.h", "poll.h", "errno.h", "asm/socket.h",
         "linux/fs.h", "linux/kernel-page-flags.h", "linux/mount.h", "unistd.h",
     ];
 
@@ -66,6 +66,15 @@ public sealed class AbiTests
         ["offsetof(struct uffd_msg, arg.pagefault.feat.ptid)"] = Offset<UffdMessage>(nameof(UffdMessage.ThreadId)),
         ["offsetof(struct uffd_msg, arg.remove.start)"] = Offset<UffdMessage>(nameof(UffdMessage.RemoveStart)),
         ["offsetof(struct uffd_msg, arg.remove.end)"] = Offset<UffdMessage>(nameof(UffdMessage.RemoveEnd)),
+        ["sizeof(struct statfs)"] = Size<Statfs>(),
+        ["offsetof(struct statfs, f_type)"] = Offset<Statfs>(nameof(Statfs.Type)),
+        ["offsetof(struct statfs, f_bsize)"] = Offset<Statfs>(nameof(Statfs.BlockBytes)),
+        ["sizeof(struct statx)"] = Size<Statx>(),
+        ["offsetof(struct statx, stx_ino)"] = Offset<Statx>(nameof(Statx.Inode)),
+        ["offsetof(struct statx, stx_dev_major)"] = Offset<Statx>(nameof(Statx.DeviceMajor)),
+        ["offsetof(struct statx, stx_dev_minor)"] = Offset<Statx>(nameof(Statx.DeviceMinor)),
+        ["AT_EMPTY_PATH"] = Constants.AT_EMPTY_PATH,
+        ["STATX_INO"] = Constants.STATX_INO,
         ["O_CLOEXEC"] = Constants.O_CLOEXEC,
         ["O_NONBLOCK"] = Constants.O_NONBLOCK,
         ["(int)FSCONFIG_CMD_CREATE"] = Constants.FSCONFIG_CMD_CREATE,

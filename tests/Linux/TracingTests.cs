@@ -35,6 +35,33 @@ public sealed class TracingTests
     [Fact]
     public void ParseLost_LineOfLostEvents_IsTheirNumber() => Assert.Equal(1234, TraceLine.ParseLost("CPU:2 [LOST 1234 EVENTS]"));
 
+    // 6.12 on AMD, as printed; Intel's exit qualification; and before 6.2.
+    [Theory]
+    [InlineData("vcpu 0 rip 0xffffffff81a2b3c4 address 0x0000000002bd3040 error_code 0x100000014", false, 0, 0x2bd3040, PageAccess.Fetch)]
+    [InlineData("vcpu 1 rip 0x401136 address 0x0000000002bd3040 error_code 0x100000006", false, 1, 0x2bd3040, PageAccess.Write)]
+    [InlineData("vcpu 1 rip 0x401136 address 0x0000000002bd3040 error_code 0x100000004", false, 1, 0x2bd3040, PageAccess.Read)]
+    [InlineData("vcpu 3 rip 0x401136 address 0x00000001ffe00000 error_code 0x184", true, 3, 0x1ffe00000, PageAccess.Fetch)]
+    [InlineData("vcpu 3 rip 0x401136 address 0x00000001ffe00000 error_code 0x181", true, 3, 0x1ffe00000, PageAccess.Read)]
+    [InlineData("vcpu 3 rip 0x401136 address 0x00000001ffe00000 error_code 0x183", true, 3, 0x1ffe00000, PageAccess.Write)]
+    [InlineData("address 2bd3040 error_code 6", false, null, 0x2bd3040, PageAccess.Write)]
+    public void KvmPageFault_Fields_AreVcpuAddressAndKind_AndNotTheGuestsRip(string fields, bool isIntel, int? vcpu, ulong address, PageAccess access)
+    {
+        var parsed = KvmPageFaultEvent.Parse(fields)!;
+        Assert.Equal((vcpu, address, access), (parsed.Vcpu, parsed.Address, parsed.Access(isIntel)));
+        Assert.DoesNotContain("401136", parsed.ToString(), StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("address=0x7f1200000018 ip=0x7f12abcd0000 error_code=0x6", 0x7f1200000018, PageAccess.Write)]
+    [InlineData("address=0x7f1200000018 ip=main+0x10/0x20 error_code=0x14", 0x7f1200000018, PageAccess.Fetch)]
+    [InlineData("address=0x7f1200000018 ip=0x7f12abcd0000 error_code=0x4", 0x7f1200000018, PageAccess.Read)]
+    public void UserPageFault_Fields_AreAddressAndKind(string fields, ulong address, PageAccess access)
+    {
+        var parsed = UserPageFaultEvent.Parse(fields)!;
+        Assert.Equal((address, access), (parsed.Address, parsed.Access));
+        Assert.Null(UserPageFaultEvent.Parse("address=(null) ip=0x1 error_code=0x4"));
+    }
+
     [Fact]
     public void MemoryFailure_Fields_AreFrameTypeAndResult()
     {

@@ -67,6 +67,9 @@ public sealed class Attachment : IDisposable
     /// <summary>The last look for devices; null before the first.</summary>
     public DeviceLook? Devices { get; set; }
 
+    /// <summary>Does what only the VMM process can; null while nobody does.</summary>
+    public IZapper? Zapper { get; set; }
+
     /// <summary>The line channel to the VMM; null while it is not connected.</summary>
     public VmmChannel? Channel { get; set; }
 

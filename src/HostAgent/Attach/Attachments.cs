@@ -1,6 +1,7 @@
 using System.Collections.Concurrent;
 using Fleet.HostAgent.Detect;
 using Fleet.HostAgent.Enforce;
+using Fleet.HostAgent.Observe;
 using Fleet.HostAgent.Reconcile;
 using Fleet.HostAgent.State;
 using Fleet.Linux.Processes;
@@ -15,13 +16,14 @@ public sealed partial class Attachments : IDisposable
     private readonly AttachmentJournal _journal;
     private readonly WorkSet _work;
     private readonly DetectionQueue _detection;
+    private readonly AccessObserver _observer;
     private readonly ILogger<Attachments> _logger;
     private readonly UffdEventLoop _loop;
     private readonly ConcurrentDictionary<Attachment, bool> _bound = new();
 
-    public Attachments(AttachmentJournal journal, WorkSet work, DetectionQueue detection, ILogger<Attachments> logger)
+    public Attachments(AttachmentJournal journal, WorkSet work, DetectionQueue detection, AccessObserver observer, ILogger<Attachments> logger)
     {
-        (_journal, _work, _detection, _logger) = (journal, work, detection, logger);
+        (_journal, _work, _detection, _observer, _logger) = (journal, work, detection, observer, logger);
         _loop = new UffdEventLoop(LogEventFailed);
     }
 
@@ -88,6 +90,7 @@ public sealed partial class Attachments : IDisposable
         entry.Attachment = null;
         entry.Confirmed = FrameSet.Empty;
         entry.CancelWaiting();
+        _observer.Forget(attachment);
         _bound.TryRemove(attachment, out _);
         attachment.Dispose();
     }

@@ -46,7 +46,8 @@ public readonly record struct HostRange(GuestRegion Region, ulong Offset, long B
 {
     public ulong HostVirtualAddress => Region.HostVirtualAddress + Offset;
 
-    public long BackingOffset => Region.BackingOffset + (long)Offset;
+    /// <summary>Where it starts in the region's file; meaningless without one.</summary>
+    public long BackingOffset => Region.Backing.Offset + (long)Offset;
 
     public long FirstFrame => FrameMath.FrameOf(Region.GuestPhysicalAddress + Offset);
 

@@ -16,7 +16,7 @@ namespace Fleet.HostAgent.Attach;
 
 /// <summary>One connection of a VMM: the handoff, then its events until it goes away.</summary>
 public sealed partial class HandoffConnection(
-    VmEntry entry, Attachments attachments, WorkSet work, ReportSpool spool, GateKeeper gate, PoisonIntake intake,
+    VmEntry entry, Attachments attachments, WorkSet work, ReportSpool spool, GateKeeper gate, PoisonIntake intake, AccessObserver observer,
     IOptions<AgentOptions> options, TimeProvider time, ILogger<HandoffConnection> logger)
 {
     private static readonly TimeSpan HandoffTimeout = TimeSpan.FromSeconds(10);
@@ -126,12 +126,12 @@ public sealed partial class HandoffConnection(
         && present.Layout.Regions.Select(Shape).SequenceEqual(opened.Layout.Regions.Select(Shape));
 
     private static object Shape(GuestRegion region) =>
-        (region.GuestPhysicalAddress, region.Bytes, region.HostVirtualAddress, region.BackingNumber, region.BackingOffset);
+        (region.GuestPhysicalAddress, region.Bytes, region.HostVirtualAddress, region.PageBytes, region.Backing.Kind, region.Backing.Number, region.Backing.Offset);
 
     private async Task ServeAsync(Attachment attachment, HandoffLineReader reader, AgentLineWriter writer, CancellationToken cancellationToken)
     {
         using var closed = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
-        var pump = new VmmEventPump(entry, attachment, writer, spool, intake, time, logger);
+        var pump = new VmmEventPump(entry, attachment, writer, spool, intake, observer, time, logger);
         var channel = attachment.Channel;
         var announced = Task.WhenAll(AnnounceAsync(attachment, writer, closed.Token), CommandAsync(channel, writer, closed.Token));
         var pumped = pump.RunAsync(cancellationToken);

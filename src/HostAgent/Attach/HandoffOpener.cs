@@ -11,8 +11,6 @@ namespace Fleet.HostAgent.Attach;
 /// <summary>Checks the descriptors of a handoff against the VMM process itself, and makes the attachment.</summary>
 public static class HandoffOpener
 {
-    private const UffdFeatures Needed = UffdFeatures.Poison | UffdFeatures.MissingShmem | UffdFeatures.MinorShmem;
-
     /// <param name="descriptors">On success owned by the attachment; on a rejection by the caller.</param>
     /// <param name="boundMemoryInstance">The memory instance that a process of this VM was bound to before; null when it is new here.</param>
     /// <exception cref="HandoffRejectedException">With a stable code.</exception>
@@ -31,16 +29,11 @@ public static class HandoffOpener
             throw new HandoffRejectedException("wrong-descriptor", "the first descriptor is not a userfaultfd");
         }
 
-        if (descriptors.Skip(1).Any(descriptor => !FileDescriptorInfo.IsMemfd(descriptor)))
-        {
-            throw new HandoffRejectedException("wrong-descriptor", "a backing descriptor is not a memfd");
-        }
-
         var userfaultfd = new UserfaultfdHandle(descriptors[0]);
         var layout = new GuestLayout([.. message.Regions.Select(region => ToRegion(region, descriptors))]);
         RequireNumbers(message, pidfd, descriptors);
         RequireMapped(layout, message.VmmPid);
-        RequireFeatures(userfaultfd);
+        RequireFeatures(userfaultfd, layout);
         var bound = boundMemoryInstance(desired.Vm, vmm);
         if (bound is null)
         {
@@ -61,15 +54,25 @@ public static class HandoffOpener
             region.Bytes,
             HandoffValidator.ParseAddress(region.HostVirtualAddress),
             region.PageBytes,
-            new MemoryFile(descriptors[1 + region.Memfd!.Value]),
-            region.MemfdNumber!.Value,
-            region.MemfdOffset);
+            region.Memfd is { } index
+                ? OpenBacking(descriptors[1 + index], region)
+                : GuestBacking.Anonymous(region.PageBytes));
+
+    private static GuestBacking OpenBacking(FileDescriptor descriptor, HandoffRegion region)
+    {
+        var (kind, pageBytes) = FileDescriptorInfo.MemoryKind(descriptor);
+        return kind == MemoryFileKind.Other
+            ? throw new HandoffRejectedException("wrong-descriptor", "a backing descriptor is neither a memfd nor a file on tmpfs or hugetlbfs")
+            : pageBytes != region.PageBytes
+            ? throw new HandoffRejectedException("wrong-descriptor", $"the pages of a backing have {pageBytes} bytes, not {region.PageBytes}")
+            : GuestBacking.OfFile(new MemoryFile(descriptor), region.MemfdNumber!.Value, region.MemfdOffset);
+    }
 
     // An agent that starts later finds the descriptors by their numbers: they must be the ones that came over the socket.
     private static void RequireNumbers(HandoffMessage message, Pidfd pidfd, IReadOnlyList<FileDescriptor> descriptors)
     {
         RequireSame(pidfd, message.Userfaultfd, descriptors[0], "userfaultfd");
-        foreach (var region in message.Regions)
+        foreach (var region in message.Regions.Where(region => region.Memfd is not null))
         {
             RequireSame(pidfd, region.MemfdNumber!.Value, descriptors[1 + region.Memfd!.Value], "memfdNumber");
         }
@@ -80,7 +83,7 @@ public static class HandoffOpener
         try
         {
             using var copy = pidfd.GetFd(number);
-            if (copy.LinkTarget == received.LinkTarget && FileDescriptorInfo.Inode(copy) == FileDescriptorInfo.Inode(received))
+            if (copy.LinkTarget == received.LinkTarget && FileDescriptorInfo.Identity(copy) == FileDescriptorInfo.Identity(received))
             {
                 return;
             }
@@ -95,17 +98,16 @@ public static class HandoffOpener
 
     private static void RequireMapped(GuestLayout layout, int pid)
     {
-        var maps = ProcessMaps.Read(pid).Where(map => map.IsShared).ToList();
+        var maps = ProcessMaps.Read(pid).ToList();
         foreach (var region in layout.Regions)
         {
-            var inode = FileDescriptorInfo.Inode(region.Backing.Descriptor);
+            var file = region.Backing.Identity;
             var at = region.HostVirtualAddress;
             var end = at + (ulong)region.Bytes;
             foreach (var map in maps.Where(map => map.Start <= at && at < map.End || (map.Start > at && map.Start < end)).OrderBy(map => map.Start))
             {
-                var offset = region.BackingOffset + (long)(at - region.HostVirtualAddress);
-                if (map.Start > at || map.Inode != inode || map.Offset + (long)(at - map.Start) != offset
-                    || !map.Path.StartsWith("/memfd:", StringComparison.Ordinal))
+                var offset = region.Backing.Offset + (long)(at - region.HostVirtualAddress);
+                if (map.Start > at || (file is null ? !IsAnonymous(map, region) : !map.IsShared || map.File != file || map.Offset + (long)(at - map.Start) != offset))
                 {
                     break;
                 }
@@ -115,27 +117,32 @@ public static class HandoffOpener
 
             if (at < end)
             {
-                throw new HandoffRejectedException("not-mapped", $"the VMM has not mapped its memfd at {HexAddress.Format(at)} as it says");
+                throw new HandoffRejectedException("not-mapped", $"the VMM has not mapped its memory at {HexAddress.Format(at)} as it says");
             }
         }
     }
 
-    private static void RequireFeatures(UserfaultfdHandle userfaultfd)
+    // Private memory of huge pages shows a file of the kernel's own.
+    private static bool IsAnonymous(ProcessMap map, GuestRegion region) => !map.IsShared
+        && (region.Backing.Kind == BackingKind.Hugetlb ? map.Path.StartsWith("/anon_hugepage", StringComparison.Ordinal) : map.Inode == 0);
+
+    private static void RequireFeatures(UserfaultfdHandle userfaultfd, GuestLayout layout)
     {
+        var needed = layout.Regions.Aggregate(UffdFeatures.None, (features, region) => features | region.Backing.Features);
         try
         {
             if (userfaultfd.HandshakeFeatures() is not { } features)
             {
-                userfaultfd.Handshake(Needed);
+                userfaultfd.Handshake(needed);
             }
-            else if ((features & Needed) != Needed)
+            else if ((features & needed) != needed)
             {
-                throw new HandoffRejectedException("userfaultfd-features", $"the userfaultfd lacks {Needed & ~features}; leave the UFFDIO_API handshake to the agent, or ask for {Needed}");
+                throw new HandoffRejectedException("userfaultfd-features", $"the userfaultfd lacks {needed & ~features}; leave the UFFDIO_API handshake to the agent, or ask for {needed}");
             }
         }
         catch (LinuxException exception)
         {
-            throw new HandoffRejectedException("userfaultfd-features", $"{exception.Call}: {exception.Errno}; this kernel cannot do {Needed}");
+            throw new HandoffRejectedException("userfaultfd-features", $"{exception.Call}: {exception.Errno}; this kernel cannot do {needed}");
         }
     }
 
@@ -143,11 +150,11 @@ public static class HandoffOpener
     // unless that one has mapped something there too; then verification by the VMM's own page tables says so.
     private static void RequireSameProcess(UserfaultfdHandle userfaultfd, GuestLayout layout)
     {
-        var address = layout.Regions[0].HostVirtualAddress;
+        var first = layout.Regions[0];
         try
         {
-            userfaultfd.Register(address, FrameMath.FrameBytes, UffdRegisterMode.Missing | UffdRegisterMode.Minor);
-            userfaultfd.Unregister(address, FrameMath.FrameBytes);
+            userfaultfd.Register(first.HostVirtualAddress, (ulong)first.PageBytes, first.Backing.RegisterMode);
+            userfaultfd.Unregister(first.HostVirtualAddress, (ulong)first.PageBytes);
         }
         catch (LinuxException exception)
         {

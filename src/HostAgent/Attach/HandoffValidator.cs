@@ -61,7 +61,7 @@ public static class HandoffValidator
         var guest = ParseAddress(region.GuestPhysicalAddress);
         var host = ParseAddress(region.HostVirtualAddress);
         Require(region.PageBytes == FrameMath.FrameBytes && region.Memfd is not null && region.MemfdNumber is not null,
-            "unsupported-backing", "guest memory must be memfds with 4096-byte pages; other kinds cannot be enforced by this agent");
+            "unsupported-backing", "guest memory must be memfds, or files on tmpfs, with 4096-byte pages; other kinds cannot be enforced by this agent");
         Require(region.Memfd >= 0 && region.Memfd < descriptors - 1, "no-descriptor", $"the memfd with index {region.Memfd} did not come with the message");
         Require(region.Bytes > 0 && region.Bytes % region.PageBytes == 0 && region.MemfdOffset >= 0 && region.MemfdOffset % region.PageBytes == 0
             && guest % (ulong)region.PageBytes == 0 && host % (ulong)region.PageBytes == 0, "bad-regions", "regions must be aligned to their pages");

@@ -82,17 +82,21 @@ public sealed partial class Takeover(AttachmentJournal journal, VmTable table, A
         }
     }
 
-    private static GuestRegion Open(RegionRecord region, Pidfd pidfd, List<IDisposable> opened)
+    private static GuestRegion Open(RegionRecord region, Pidfd pidfd, List<IDisposable> opened) =>
+        new(region.GuestPhysicalAddress, region.Bytes, region.HostVirtualAddress, region.PageBytes, OpenBacking(region, pidfd, opened));
+
+    private static GuestBacking OpenBacking(RegionRecord region, Pidfd pidfd, List<IDisposable> opened)
     {
-        var descriptor = Keep(opened, pidfd.GetFd(region.BackingNumber));
-        if (!FileDescriptorInfo.IsMemfd(descriptor) || FileDescriptorInfo.Inode(descriptor) != region.BackingInode)
+        if (region.BackingNumber is not { } number)
         {
-            throw new InvalidDataException("the recorded descriptor is not the guest's memory any more");
+            return GuestBacking.Anonymous(region.PageBytes);
         }
 
-        return new GuestRegion(
-            region.GuestPhysicalAddress, region.Bytes, region.HostVirtualAddress, region.PageBytes,
-            new MemoryFile(descriptor), region.BackingNumber, region.BackingOffset);
+        var backing = GuestBacking.OfFile(new MemoryFile(Keep(opened, pidfd.GetFd(number))), number, region.BackingOffset);
+        var identity = backing.Identity!.Value;
+        return backing.Kind == region.BackingKind && identity.Inode == region.BackingInode && (region.BackingDevice ?? identity.Device) == identity.Device
+            ? backing
+            : throw new InvalidDataException("the recorded descriptor is not the guest's memory any more");
     }
 
     // An event that the dead agent had read already is not sent again: whoever waits on it must fault once more.

@@ -1,4 +1,5 @@
 using Fleet.HostAgent.Detect;
+using Fleet.HostAgent.Observe;
 using Fleet.Linux;
 using Fleet.Linux.Memory;
 using Fleet.Linux.Processes;
@@ -31,7 +32,7 @@ public static class CapabilityProbe
         table["userfaultfd.missing-shmem"] = YesNo(features, UffdFeatures.MissingShmem, "Linux 4.11");
         table["userfaultfd.minor-shmem"] = YesNo(features, UffdFeatures.MinorShmem, "Linux 5.14");
         table[MarkerOnMemfd] = TryMarker();
-        table["observation"] = "vmm";
+        ObservationProbe.AddTo(table);
         DetectionProbe.AddTo(table);
         var hidden = MemoryFileUsers.CountHidden();
         table["device-dma.processes"] = hidden == 0 ? "yes" : FormattableString.Invariant($"no: {hidden} processes may not be looked at");

@@ -30,7 +30,7 @@ public static class NativePages
     {
         using var map = PageMap.Open(attachment.Vmm.Pid);
         RequireAlive(attachment);
-        return [.. attachment.Layout.Regions.SelectMany(region => Scan(map, region).SelectMany(part => Look(map, part)))];
+        return [.. attachment.Layout.Regions.SelectMany(region => Scan(map, region).SelectMany(part => Look(attachment, map, part)))];
     }
 
     /// <summary>
@@ -42,8 +42,8 @@ public static class NativePages
     {
         using var map = PageMap.Open(attachment.Vmm.Pid);
         RequireAlive(attachment);
-        return [.. attachment.Layout.Regions.Where(region => region.PageBytes == FrameMath.FrameBytes)
-            .SelectMany(region => DataOf(region))
+        return [.. attachment.Layout.Regions.Where(region => region.PageBytes == FrameMath.FrameBytes && region.Backing.File is not null)
+            .SelectMany(region => DataOf(region, region.Backing.File!))
             .SelectMany(part => Entries(map, part).Where(page => page.Entry.IsEmpty && IsUnreadable(part.Region, page.At.BackingOffset)))
             .Select(page => new NativePage(new PageKey(page.At.FirstFrame, FrameMath.FrameShift), null))];
     }
@@ -53,7 +53,7 @@ public static class NativePages
     {
         using var map = PageMap.Open(attachment.Vmm.Pid);
         RequireAlive(attachment);
-        return [.. attachment.Layout.Locate(new FrameRange(page.Frame, page.Frame + FrameMath.FramesOf(page.Shift))).SelectMany(part => Look(map, part))];
+        return [.. attachment.Layout.Locate(new FrameRange(page.Frame, page.Frame + FrameMath.FramesOf(page.Shift))).SelectMany(part => Look(attachment, map, part))];
     }
 
     // A kernel before 6.7 cannot name them: then every entry is looked at.
@@ -72,34 +72,56 @@ public static class NativePages
         return found.Select(range => new HostRange(region, range.Start - region.HostVirtualAddress, (long)(range.End - range.Start)));
     }
 
-    private static IEnumerable<NativePage> Look(PageMap map, HostRange part) =>
+    private static IEnumerable<NativePage> Look(Attachment attachment, PageMap map, HostRange part) =>
         part.Region.PageBytes > FrameMath.FrameBytes
-            ? LookHuge(part)
+            ? LookHuge(attachment, part)
             : Entries(map, part).Where(page => NativePoison.Is(page.Entry))
                 .Select(page => new NativePage(new PageKey(page.At.FirstFrame, FrameMath.FrameShift), (long)page.Entry.SwapOffset));
 
     // One bad frame costs the whole huge page: it cannot be split, and no part of it is mapped again.
-    private static IEnumerable<NativePage> LookHuge(HostRange part)
+    private static IEnumerable<NativePage> LookHuge(Attachment attachment, HostRange part)
     {
         var bytes = part.Region.PageBytes;
         var shift = BitOperations.Log2((uint)bytes);
         var first = (long)part.Offset / bytes;
         var end = ((long)part.Offset + part.Bytes + bytes - 1) / bytes;
-        for (var page = first; page < end; page++)
+        for (var number = first; number < end; number++)
         {
-            var start = new HostRange(part.Region, (ulong)(page * bytes), bytes);
-            for (var bad = 0; bad < bytes / FrameMath.FrameBytes; bad++)
+            var page = new HostRange(part.Region, (ulong)(number * bytes), bytes);
+            var key = new PageKey(page.FirstFrame, shift);
+            if (page.Region.Backing.File is null)
             {
-                if (IsUnreadable(part.Region, start.BackingOffset + ((long)bad * FrameMath.FrameBytes)))
+                if (IsUnreadablePrivate(attachment, page, key))
                 {
-                    yield return new NativePage(new PageKey(start.FirstFrame, shift), null, bad);
-                    break;
+                    yield return new NativePage(key, null);
                 }
+            }
+            else if (FirstUnreadable(page) is { } bad)
+            {
+                yield return new NativePage(key, null, bad);
             }
         }
     }
 
-    private static bool IsUnreadable(GuestRegion region, long offset) => region.Backing.Probe(offset) is Errno.EIO or Errno.EHWPOISON;
+    private static int? FirstUnreadable(HostRange page)
+    {
+        for (var frame = 0; frame < page.Bytes / FrameMath.FrameBytes; frame++)
+        {
+            if (IsUnreadable(page.Region, page.BackingOffset + ((long)frame * FrameMath.FrameBytes)))
+            {
+                return frame;
+            }
+        }
+
+        return null;
+    }
+
+    // Without a file only the process itself can be asked, and it answers the same for a marker: where this agent may have put one, that is what it is.
+    private static bool IsUnreadablePrivate(Attachment attachment, HostRange page, PageKey key) =>
+        !attachment.Trapped.Overlaps(new FrameRange(key.Frame, key.Frame + FrameMath.FramesOf(key.Shift)))
+        && ProcessMemory.Read(attachment.Vmm.Pid, page.HostVirtualAddress, new byte[1]) is Errno.EFAULT or Errno.EHWPOISON;
+
+    private static bool IsUnreadable(GuestRegion region, long offset) => region.Backing.File?.Probe(offset) is Errno.EIO or Errno.EHWPOISON;
 
     private static IEnumerable<(HostRange At, PageMapEntry Entry)> Entries(PageMap map, HostRange part)
     {
@@ -115,12 +137,12 @@ public static class NativePages
         }
     }
 
-    private static IEnumerable<HostRange> DataOf(GuestRegion region)
+    private static IEnumerable<HostRange> DataOf(GuestRegion region, MemoryFile file)
     {
-        var end = region.BackingOffset + region.Bytes;
-        for (var at = region.BackingOffset; at < end && region.Backing.NextData(at) is var (start, stop) && start < end; at = stop)
+        var end = region.Backing.Offset + region.Bytes;
+        for (var at = region.Backing.Offset; at < end && file.NextData(at) is var (start, stop) && start < end; at = stop)
         {
-            yield return new HostRange(region, (ulong)(start - region.BackingOffset), Math.Min(stop, end) - start);
+            yield return new HostRange(region, (ulong)(start - region.Backing.Offset), Math.Min(stop, end) - start);
         }
     }
 

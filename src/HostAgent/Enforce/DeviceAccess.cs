@@ -52,7 +52,7 @@ public sealed partial class DeviceAccess(IOptions<AgentOptions> options, TimePro
                 return $"the VMM, process {pid}, has {device} open";
             }
 
-            var memory = attachment.Layout.Regions.Select(region => FileDescriptorInfo.Inode(region.Backing.Descriptor)).ToHashSet();
+            var memory = attachment.Layout.Regions.Select(region => region.Backing.Identity).OfType<FileIdentity>().ToHashSet();
             return MemoryFileUsers.FindOther(memory, pid, Environment.ProcessId) is var (other, name)
                 ? $"process {other} ({name}) maps the guest's memory itself"
                 : null;

@@ -79,7 +79,7 @@ public static class Enforcer
             Register(attachment, part);
             for (var attempt = 1; ; attempt++)
             {
-                part.Region.Backing.PunchHole(part.BackingOffset, part.Bytes);
+                Zap(attachment, part);
                 var error = policy == EnforcementPolicy.Marker ? Mark(attachment, part) : Errno.None;
                 if (MarkerVerifier.FindUnmarked(attachment, part, policy).Count == 0)
                 {
@@ -99,7 +99,23 @@ public static class Enforcer
     }
 
     private static void Register(Attachment attachment, HostRange part) =>
-        attachment.Userfaultfd.Register(part.HostVirtualAddress, (ulong)part.Bytes, UffdRegisterMode.Missing | UffdRegisterMode.Minor);
+        attachment.Userfaultfd.Register(part.HostVirtualAddress, (ulong)part.Bytes, part.Region.Backing.RegisterMode);
+
+    private static void Zap(Attachment attachment, HostRange part)
+    {
+        if (part.Region.Backing.File is { } file)
+        {
+            file.PunchHole(part.BackingOffset, part.Bytes);
+        }
+        else if (attachment.Zapper is { } zapper && zapper.Can(ZapMethod.DontNeed))
+        {
+            zapper.Zap(ZapMethod.DontNeed, [part]);
+        }
+        else
+        {
+            throw new LinuxException("madvise DONTNEED in the VMM", Errno.ENOTSUP);
+        }
+    }
 
     // POISON stops at a page that has a marker already, so it is told only the stretches that have none.
     private static Errno Mark(Attachment attachment, HostRange part)

@@ -13,7 +13,7 @@ namespace Fleet.HostAgent.Observe;
 /// costs at most a few appends a second: what arrives in between becomes one report with a count, and a VMM that is faster
 /// still waits for its acknowledgements. Nothing is dropped (I8).
 /// </summary>
-public sealed partial class VmmEventPump(VmEntry entry, Attachment attachment, AgentLineWriter writer, ReportSpool spool, PoisonIntake intake,
+public sealed partial class VmmEventPump(VmEntry entry, Attachment attachment, AgentLineWriter writer, ReportSpool spool, PoisonIntake intake, AccessObserver observer,
     TimeProvider time, ILogger logger)
 {
     private static readonly TimeSpan Window = TimeSpan.FromMilliseconds(250);
@@ -67,6 +67,9 @@ public sealed partial class VmmEventPump(VmEntry entry, Attachment attachment, A
             return;
         }
 
+        // What the kernel showed of these accesses was recorded before the VMM could speak of them. Once: what is explained is used up.
+        observer.Drain();
+        var hits = VmmEventReports.Hits(batch).SelectMany(said => observer.Merge.Explain(attachment, said)).ToList();
         var watermark = new VmmWatermark(attachment.Vmm, batch[^1].Sequence);
         var complained = false;
         while (true)
@@ -74,7 +77,7 @@ public sealed partial class VmmEventPump(VmEntry entry, Attachment attachment, A
             var changed = spool.WhenChangedAsync();
             try
             {
-                if (await TryStoreAsync(batch, watermark, cancellationToken))
+                if (await TryStoreAsync(batch, hits, watermark, cancellationToken))
                 {
                     return;
                 }
@@ -92,14 +95,14 @@ public sealed partial class VmmEventPump(VmEntry entry, Attachment attachment, A
     }
 
     // Under the VM's gate: where poison arose must not change between its judgement and its report.
-    private async Task<bool> TryStoreAsync(List<VmmEvent> batch, VmmWatermark watermark, CancellationToken cancellationToken)
+    private async Task<bool> TryStoreAsync(List<VmmEvent> batch, List<ObservedAccess> hits, VmmWatermark watermark, CancellationToken cancellationToken)
     {
         await entry.Gate.WaitAsync(cancellationToken);
         try
         {
             return intake.TryStore(
                 entry, attachment,
-                origin => VmmEventReports.Build(batch, entry.Vm, attachment.MemoryInstance, entry.Desired?.PlacementEpoch, origin),
+                origin => VmmEventReports.Build(batch, hits, entry.Vm, attachment.MemoryInstance, entry.PlacementEpoch ?? 0, origin),
                 PoisonIntake.Behind(attachment, VmmEventReports.PoisonedPages(batch)), watermark);
         }
         finally

@@ -29,20 +29,25 @@ public static class VmmEventReports
         };
     }
 
-    /// <summary>The reports for a batch of valid events: every poison, and the hits with those of one frame and kind as one.</summary>
+    /// <summary>The reports for a batch of valid events: every poison, and the hits behind it.</summary>
+    /// <param name="hits">What is to be reported of <see cref="Hits"/>.</param>
     /// <param name="memoryInstance">Of the attachment.</param>
+    /// <param name="placementEpoch">The newest known; 0 when none is.</param>
     /// <param name="origin">Of poison, as <see cref="PoisonOrigins"/>; null for a VMM without a barrier.</param>
-    /// <param name="placementEpoch">The newest known; null when the VM no longer concerns this host.</param>
-    public static IReadOnlyList<AgentReport> Build(IReadOnlyList<VmmEvent> events, string vm, long memoryInstance, long? placementEpoch, string? origin = null) =>
+    public static IReadOnlyList<AgentReport> Build(
+        IReadOnlyList<VmmEvent> events, IReadOnlyList<ObservedAccess> hits, string vm, long memoryInstance, long placementEpoch, string? origin = null) =>
     [
         .. events.Where(vmmEvent => vmmEvent.Type == VmmEvent.Poison).Select(vmmEvent => Poison(vmmEvent, vm, memoryInstance, origin)),
-        .. events.Where(vmmEvent => vmmEvent.Type == VmmEvent.MceInjected)
-            .GroupBy(vmmEvent => (Frame: FrameOf(vmmEvent), vmmEvent.Access, vmmEvent.Vcpu))
-            .Select(group => new AgentReport(
-                0, AgentReport.Hit, vm, memoryInstance, group.Key.Frame, null, null, null, placementEpoch,
-                group.Min(vmmEvent => vmmEvent.At), group.Max(vmmEvent => vmmEvent.At), group.Sum(vmmEvent => vmmEvent.Count),
-                group.Key.Access ?? HitAccesses.Unknown, group.Key.Vcpu, HitEvidences.Vmm, HitOutcomes.MceInjected)),
+        .. hits.Select(hit => hit.ToReport(vm, memoryInstance, placementEpoch)),
     ];
+
+    /// <summary>The machine checks of a batch, those of one frame and kind as one.</summary>
+    public static IEnumerable<ObservedAccess> Hits(IEnumerable<VmmEvent> events) =>
+        events.Where(vmmEvent => vmmEvent.Type == VmmEvent.MceInjected)
+            .GroupBy(vmmEvent => (Frame: FrameOf(vmmEvent), vmmEvent.Access, vmmEvent.Vcpu))
+            .Select(group => new ObservedAccess(
+                group.Key.Frame, group.Key.Access ?? HitAccesses.Unknown, group.Key.Vcpu, HitEvidences.Vmm, HitOutcomes.MceInjected,
+                group.Sum(vmmEvent => vmmEvent.Count), group.Min(vmmEvent => vmmEvent.At), group.Max(vmmEvent => vmmEvent.At)));
 
     /// <summary>The pages that the VMM says have failed.</summary>
     public static IEnumerable<PageKey> PoisonedPages(IEnumerable<VmmEvent> events) =>

@@ -9,6 +9,7 @@ public sealed class VmEntry(string vm)
 {
     private readonly List<TaskCompletionSource> _waiting = [];
     private volatile VmStatus? _status;
+    private DesiredVm? _desired;
     private long _statusAt;
 
     public string Vm { get; } = vm;
@@ -16,7 +17,14 @@ public sealed class VmEntry(string vm)
     /// <summary>Held while desired state, attachment or kernel state of this VM is changed.</summary>
     public SemaphoreSlim Gate { get; } = new(1, 1);
 
-    public DesiredVm? Desired { get; set; }
+    public DesiredVm? Desired
+    {
+        get => _desired;
+        set => (_desired, PlacementEpoch) = (value, value?.PlacementEpoch ?? PlacementEpoch);
+    }
+
+    /// <summary>The newest that was known, also of a VM that no longer concerns this host: what still happens in its VMM is told under it.</summary>
+    public long? PlacementEpoch { get; private set; }
 
     public Attachment? Attachment { get; set; }
 

@@ -4,6 +4,7 @@ using Fleet.HostAgent.Attach;
 using Fleet.Contracts.Handoff;
 using Fleet.HostAgent.Enforce;
 using Fleet.HostAgent.Gate;
+using Fleet.HostAgent.Observe;
 using Fleet.HostAgent.Options;
 using Fleet.HostAgent.Restore;
 using Fleet.HostAgent.State;
@@ -15,7 +16,7 @@ namespace Fleet.HostAgent.Reconcile;
 
 /// <summary>Brings one VM's VMM to its desired state, and states what the kernel confirmed.</summary>
 public sealed partial class VmReconciler(
-    AttachmentJournal journal, Attachments attachments, GateKeeper gate, StorePromise promise, DeviceAccess devices,
+    AttachmentJournal journal, Attachments attachments, GateKeeper gate, StorePromise promise, DeviceAccess devices, AccessObserver observer,
     IOptions<AgentOptions> options, ILogger<VmReconciler> logger)
 {
     private readonly EnforcementPolicy _policy = options.Value.Policy == "trap" ? EnforcementPolicy.Trap : EnforcementPolicy.Marker;
@@ -162,6 +163,8 @@ public sealed partial class VmReconciler(
 
     private void Journal(Attachment attachment, FrameSet trapped)
     {
+        // Before the first access can be intercepted.
+        observer.Observe(attachment, trapped);
         if (!attachment.Trapped.Ranges.SequenceEqual(trapped.Ranges))
         {
             attachment.Trapped = trapped;

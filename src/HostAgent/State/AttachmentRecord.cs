@@ -1,4 +1,5 @@
 using System.Text.Json.Serialization;
+using Fleet.HostAgent.Attach;
 using Fleet.HostAgent.Enforce;
 using Fleet.Linux.Processes;
 
@@ -25,16 +26,19 @@ public sealed record AttachmentRecord(
     bool MayHaveRun = false,
     IReadOnlyList<FrameRange>? Reported = null);
 
-/// <param name="BackingNumber">The memfd's number in the VMM.</param>
-/// <param name="BackingInode">The memfd's inode: tells it from a file that took its number later.</param>
+/// <param name="BackingNumber">The number of the memory's file in the VMM; null for anonymous memory.</param>
+/// <param name="BackingInode">The file's inode: with its device tells it from a file that took its number later.</param>
+/// <param name="BackingDevice">The file's device; null without a file, and in the records of agents that knew only memfds.</param>
 public sealed record RegionRecord(
     ulong GuestPhysicalAddress,
     long Bytes,
     ulong HostVirtualAddress,
     int PageBytes,
-    int BackingNumber,
+    int? BackingNumber,
     ulong BackingInode,
-    long BackingOffset);
+    long BackingOffset,
+    BackingKind BackingKind = BackingKind.Memfd,
+    string? BackingDevice = null);
 
 [JsonSerializable(typeof(AttachmentRecord))]
 internal sealed partial class StateJson : JsonSerializerContext;

@@ -53,3 +53,20 @@ internal struct UserCredentials
     internal uint Uid;
     internal uint Gid;
 }
+
+/// <summary>struct statfs, &lt;sys/vfs.h&gt; (64-bit); the members that are read.</summary>
+[StructLayout(LayoutKind.Explicit, Size = 120)]
+internal struct Statfs
+{
+    [FieldOffset(0)] internal long Type;
+    [FieldOffset(8)] internal long BlockBytes;
+}
+
+/// <summary>struct statx, &lt;sys/stat.h&gt;; the members that are read.</summary>
+[StructLayout(LayoutKind.Explicit, Size = 256)]
+internal struct Statx
+{
+    [FieldOffset(32)] internal ulong Inode;
+    [FieldOffset(136)] internal uint DeviceMajor;
+    [FieldOffset(140)] internal uint DeviceMinor;
+}

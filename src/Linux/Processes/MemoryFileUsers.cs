@@ -3,24 +3,25 @@ using Fleet.Linux.Interop;
 
 namespace Fleet.Linux.Processes;
 
-/// <summary>Which processes have mapped a memfd: markers and userfaultfds act on one process's page tables only.</summary>
+/// <summary>Which processes have mapped a file in memory: markers and userfaultfds act on one process's page tables only.</summary>
 public static class MemoryFileUsers
 {
-    private const string Memfd = "/memfd:";
     private const int KCMP_VM = 1;
 
     /// <summary>
     /// The first process, other than those excepted, with a mapping of one of the files; null when there is none. It reads
     /// /proc/PID/maps of every process: milliseconds on a small host, and more with many processes.
     /// </summary>
-    /// <param name="inodes">As <see cref="FileDescriptorInfo.Inode"/> tells them.</param>
+    /// <param name="files">As <see cref="FileDescriptorInfo.Identity"/> tells them.</param>
     /// <param name="owner">The process whose memory it is; one that shares its page tables (a vfork child) is no other.</param>
     /// <remarks>A process that may not be looked at (<see cref="CountHidden"/>) is passed over.</remarks>
-    public static (int Pid, string Name)? FindOther(IReadOnlySet<ulong> inodes, int owner, int self)
+    public static (int Pid, string Name)? FindOther(IReadOnlyCollection<FileIdentity> files, int owner, int self)
     {
+        // Nearly every line of the host is some library's: those are not taken apart.
+        var wanted = files.Select(file => FormattableString.Invariant($" {file.Device} {file.Inode} ")).Distinct().ToList();
         foreach (var pid in Pids())
         {
-            if (pid != owner && pid != self && HasMapped(pid, inodes) && !SharesMemory(pid, owner))
+            if (pid != owner && pid != self && HasMapped(pid, wanted) && !SharesMemory(pid, owner))
             {
                 return (pid, NameOf(pid));
             }
@@ -53,13 +54,12 @@ public static class MemoryFileUsers
         }
     }
 
-    private static bool HasMapped(int pid, IReadOnlySet<ulong> inodes)
+    private static bool HasMapped(int pid, List<string> wanted)
     {
         try
         {
-            // Nearly every line of the host is some library's: those are not taken apart.
             return File.ReadLines(FormattableString.Invariant($"/proc/{pid}/maps"))
-                .Any(line => line.Contains(Memfd, StringComparison.Ordinal) && inodes.Contains(ProcessMaps.Parse(line).Inode));
+                .Any(line => wanted.Exists(file => line.Contains(file, StringComparison.Ordinal)));
         }
         catch (Exception exception) when (exception is IOException or UnauthorizedAccessException)
         {

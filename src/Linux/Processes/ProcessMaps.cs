@@ -7,6 +7,9 @@ namespace Fleet.Linux.Processes;
 /// <param name="Device">Major and minor as the file shows them, such as <c>00:01</c>.</param>
 public sealed record ProcessMap(ulong Start, ulong End, string Permissions, long Offset, string Device, ulong Inode, string Path)
 {
+    /// <summary>The mapped file; inode 0 for anonymous memory.</summary>
+    public FileIdentity File => new(Device, Inode);
+
     public bool IsShared => Permissions[3] == 's';
 }
 
