@@ -71,7 +71,7 @@ public sealed record StatusAnswer(
 public sealed record MigrateAnswer(string StreamTarget) : ControlAnswer(true);
 
 /// <summary>One piece of guest RAM, as in the handoff.</summary>
-public sealed record RegionStatus(string GuestPhysicalAddress, long Bytes, string HostVirtualAddress, int PageBytes, int MemfdNumber);
+public sealed record RegionStatus(string GuestPhysicalAddress, long Bytes, string HostVirtualAddress, int PageBytes, int? MemfdNumber);
 
 [JsonSourceGenerationOptions(
     PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase,
