@@ -88,7 +88,8 @@ public sealed class ObservationTests : IDisposable
         long Hits() => agent.Spool.Peek(1000).Where(hit => hit.Kind == AgentReport.Hit).Sum(hit => hit.Count);
         await TestAgent.UntilAsync(() => Hits() + agent.Observer.Dropped >= Times + 1);
 
-        Assert.Equal(Times + 1, Hits() + agent.Observer.Dropped);
+        // Where the page goes over to those that are only counted, some are counted on both sides.
+        Assert.True(Hits() + agent.Observer.Dropped < 2 * Times);
         Assert.True(agent.Observer.Dropped > 0, "it was to be faster than what is read");
         var reports = agent.Spool.Peek(1000);
         Assert.InRange(reports.Count, 2, 40);
@@ -102,13 +103,17 @@ public sealed class ObservationTests : IDisposable
         using var fs = Prepare();
         using var vmm = new TestVmm();
         var owner = MemoryFailureWatch.Owner(new AgentOptions { Host = "host-a" });
+        // Of a process with this pid, before this one.
+        var dead = $"{owner}-{Environment.ProcessId}-1-accesses1";
+        using var left = fs.CreateNamed(dead);
         await using (var agent = await TestAgent.StartAsync(_root.FullName, TestAgent.Vm(vmm, 5, new PageKey(10, 12))))
         {
             using var channel = await agent.AttachAsync(vmm);
+            Assert.DoesNotContain(dead, fs.InstanceNames());
             Assert.Contains(fs.InstanceNames(), name => name.StartsWith($"{owner}-{Environment.ProcessId}-", StringComparison.Ordinal));
         }
 
-        Assert.DoesNotContain(fs.InstanceNames(), name => name.StartsWith(owner, StringComparison.Ordinal));
+        Assert.DoesNotContain(fs.InstanceNames(), name => name.StartsWith($"{owner}-{Environment.ProcessId}-", StringComparison.Ordinal));
     }
 
     [Fact]

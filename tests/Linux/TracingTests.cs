@@ -13,7 +13,7 @@ public sealed class TracingTests
 
     // Printed by a 6.12 and a 6.18 kernel.
     [Theory]
-    [InlineData("            init-1       [000] ...1.    35.551265: memory_failure_event: pfn:0x2bd3 recovery action for dirty LRU page: Recovered", 1, "memory_failure_event")]
+    [InlineData("            init-1       [000] ...1.    35.551265: memory_failure_event: pfn 0x2bd3: recovery action for dirty LRU page: Recovered", 1, "memory_failure_event")]
     [InlineData("       agent [1]-77      [003] d..2. 12345.000001: page_fault_user: address=0x7f1200000000 ip=0x7f12abcd0000 error_code=0x6", 77, "page_fault_user")]
     [InlineData("           <...>-4194303 [127] .....     0.000001: kvm_page_fault: vcpu 0 rip 0xfff0 address 0x0000000002bd3000 error_code 0x100000014", 4194303, "kvm_page_fault")]
     // A process may call itself what it likes.
@@ -67,6 +67,9 @@ public sealed class TracingTests
     {
         Assert.Equal(
             new MemoryFailureEvent(0x2bd3f, "huge page", "Recovered"), MemoryFailureEvent.Parse("pfn:0x2bd3f recovery action for huge page: Recovered"));
+        // As 6.12 prints it.
+        Assert.Equal(
+            new MemoryFailureEvent(0x5019, "dirty LRU page", "Recovered"), MemoryFailureEvent.Parse("pfn 0x5019: recovery action for dirty LRU page: Recovered"));
         Assert.Null(MemoryFailureEvent.Parse("pfn:zz recovery action for huge page: Recovered"));
     }
 
