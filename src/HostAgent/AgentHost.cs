@@ -39,6 +39,7 @@ public static class AgentHost
         services.AddSingleton<GateStore>();
         services.AddSingleton<GateOutbox>();
         services.AddSingleton<DeviceAccess>();
+        services.AddSingleton<MapLimit>();
         services.AddSingleton<GateKeeper>();
         services.AddSingleton<VmTable>();
         services.AddSingleton<WorkSet>();

@@ -6,7 +6,11 @@ internal static class HelpText
         fleet-agent: keeps the poisoned pages of this host's VMs poisoned.
 
         Usage: Fleet.HostAgent --Agent:Host=ID --Agent:ControlPlane=URL [settings]
+               Fleet.HostAgent check [--json]
                Fleet.HostAgent --help | --version
+
+        check tries on throw-away memory what this kernel lets the agent do, prints the table, and changes nothing: exit code 0 when
+        poisoned pages can be enforced, 69 when not, with what to do about it.
 
         Every setting can also be an environment variable (Agent__Host=…) or stand in appsettings.json beside the program.
 
@@ -20,6 +24,7 @@ internal static class HelpText
           Agent:Policy           marker (default): pages are poisoned when they are armed;
                                  trap: when they are first touched, for VMMs without asynchronous page faults
           Agent:VerifySeconds    how often armed pages are verified again (default: 10)
+          Agent:MapCountLimit    mappings a VMM may have before its whole memory is registered (default: 0, the kernel's)
           Agent:SpoolBytes       most bytes that wait for the control plane (default: 67108864)
           Agent:ControlPlaneCa   PEM file with the authorities to trust for https (default: the system's)
           Agent:ClientCertificate, Agent:ClientKey

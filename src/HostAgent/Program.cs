@@ -1,4 +1,5 @@
 using Fleet.HostAgent;
+using Fleet.HostAgent.Check;
 using Fleet.HostAgent.Options;
 using Fleet.HostAgent.State;
 using Microsoft.Extensions.DependencyInjection;
@@ -16,6 +17,11 @@ if (args is ["--version"])
 {
     Console.WriteLine(AgentVersion.Text);
     return 0;
+}
+
+if (args is ["check"] or ["check", "--json"])
+{
+    return await CheckCommand.RunAsync(json: args.Length == 2, Console.Out);
 }
 
 try

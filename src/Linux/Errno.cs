@@ -28,5 +28,7 @@ public enum Errno
     ENOSYS = 38,
     ENOTSUP = 95,
     ECONNRESET = 104,
+    ENOTCONN = 107,
+    ETIMEDOUT = 110,
     EHWPOISON = 133,
 }

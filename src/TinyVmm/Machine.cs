@@ -20,9 +20,10 @@ public sealed class Machine : IAsyncDisposable
 {
     private static readonly TimeSpan StopTimeout = TimeSpan.FromSeconds(1);
 
-    // What an agent needs to trap and poison pages of shared memory. No REMOVE events: this VMM gives memory back by punching
-    // holes, which leaves markers in place and raises none, and a discard would block on an agent that is away.
-    private const UffdFeatures Wanted = UffdFeatures.MissingShmem | UffdFeatures.MinorShmem | UffdFeatures.Poison
+    // What an agent needs to trap and poison pages. No REMOVE events: a discard would block on an agent that is away. In shared memory
+    // of 4 KiB pages markers stay in place, and elsewhere a page that lost its marker is still registered.
+    private const UffdFeatures Wanted = UffdFeatures.MissingShmem | UffdFeatures.MinorShmem
+        | UffdFeatures.MissingHugetlbfs | UffdFeatures.MinorHugetlbfs | UffdFeatures.Poison
         | UffdFeatures.ThreadId | UffdFeatures.ExactAddress;
 
     private readonly MachineOptions _options;
@@ -45,7 +46,7 @@ public sealed class Machine : IAsyncDisposable
     {
         (_options, _time, _limits, Events) = (options, time, options.Limits ?? StreamLimits.Default, new EventQueue(time));
         _reading = new BlockingAccess(_limits.Idle, time);
-        Memory = new GuestMemory(options.Vm, options.Layout);
+        Memory = new GuestMemory(options.Vm, options.Layout, options.Backing);
         try
         {
             _userfaultfd = CreateUserfaultfd();
@@ -203,6 +204,6 @@ public sealed class Machine : IAsyncDisposable
         HexAddress.Format(region.Range.GuestPhysicalAddress),
         (long)region.Range.Bytes,
         HexAddress.Format(region.HostVirtualAddress),
-        (int)MemoryLayout.PageBytes,
+        (int)region.PageBytes,
         region.MemfdNumber);
 }

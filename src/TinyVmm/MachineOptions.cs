@@ -18,4 +18,5 @@ public sealed record MachineOptions(
     MigrationEndpoint? Incoming = null,
     string Vcpu = KvmVirtualCpu.KindName,
     StreamLimits? Limits = null,
-    bool Unprotected = false);
+    bool Unprotected = false,
+    MemoryBacking Backing = MemoryBacking.Memfd);

@@ -22,6 +22,11 @@ var incoming = new Option<string?>("--incoming")
 {
     Description = "Wait for the guest's RAM from another VMM: unix:/path or tcp:127.0.0.1:port (0: any). Implies --barrier.",
 };
+var backing = new Option<MemoryBacking>("--backing")
+{
+    Description = "What guest RAM is made of: memfd, anonymous, or hugetlb (2M pages, which must be free: vm.nr_hugepages).",
+    DefaultValueFactory = _ => MemoryBacking.Memfd,
+};
 var unprotected = new Option<bool>("--unprotected")
 {
     Description = "With --incoming, no barrier: the guest is resumed by the control socket, holes and all. Only to show what then happens.",
@@ -48,6 +53,15 @@ memory.Validators.Add(result =>
     }
 });
 
+backing.Validators.Add(result =>
+{
+    if (result.GetValueOrDefault<MemoryBacking>() == MemoryBacking.Hugetlb
+        && MemoryLayout.TryParse(result.GetValue(memory) ?? string.Empty, out var layout, out _) && MemoryLayout.CheckHuge(layout) is { } error)
+    {
+        result.AddError($"--memory: {error}");
+    }
+});
+
 incoming.Validators.Add(result =>
 {
     if (result.GetValueOrDefault<string?>() is { } text && !MigrationEndpoint.TryParse(text, out _))
@@ -56,7 +70,7 @@ incoming.Validators.Add(result =>
     }
 });
 
-var root = new RootCommand("A small virtual machine monitor whose guest reports machine checks.") { vm, memory, handoff, control, barrier, incoming, unprotected, vcpu };
+var root = new RootCommand("A small virtual machine monitor whose guest reports machine checks.") { vm, memory, handoff, control, barrier, incoming, unprotected, backing, vcpu };
 root.SetAction((parsed, _) => RunAsync(
     new MachineOptions(
         parsed.GetRequiredValue(vm),
@@ -65,7 +79,8 @@ root.SetAction((parsed, _) => RunAsync(
         parsed.GetValue(barrier),
         MigrationEndpoint.TryParse(parsed.GetValue(incoming), out var endpoint) ? endpoint : null,
         parsed.GetRequiredValue(vcpu),
-        Unprotected: parsed.GetValue(unprotected)),
+        Unprotected: parsed.GetValue(unprotected),
+        Backing: parsed.GetValue(backing)),
     parsed.GetRequiredValue(control)));
 
 // The end of the process is this program's own affair: SIGTERM is a clean shutdown with exit code 0.

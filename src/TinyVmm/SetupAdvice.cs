@@ -15,6 +15,8 @@ internal static class SetupAdvice
             $"{exception.Message}. Run as root (CAP_SYS_PTRACE), or set the sysctl vm.unprivileged_userfaultfd=1.",
         LinuxException { Call: "userfaultfd", Errno: Errno.ENOSYS } =>
             $"{exception.Message}. This kernel was built without CONFIG_USERFAULTFD.",
+        LinuxException { Call: "mmap", Errno: Errno.ENOMEM } =>
+            $"{exception.Message}. With --backing hugetlb, as many 2M pages must be free as the guest has: sysctl vm.nr_hugepages.",
         LinuxException { Errno: Errno.EMFILE } => $"{exception.Message}. Raise the limit of open files (ulimit -n).",
         _ => exception.Message,
     };

@@ -163,7 +163,7 @@ public sealed class GateAgentTests : GateAgentFixture
                 region = region with { HostVirtualAddress = HexAddress.Format(Guest.Memory.Address + 4096) };
                 break;
             case "capability":
-                region = region with { PageBytes = 2 << 20 };
+                region = region with { PageBytes = 1 << 30 };
                 break;
             default:
                 other.Register(Guest.Address(0), TestVmm.PageBytes, UffdRegisterMode.Missing);

@@ -49,7 +49,9 @@ internal sealed class TestAgent : IAsyncDisposable
 
     public static Task<TestAgent> StartAsync(string root, params DesiredVm[] desired) => StartAsync(root, "marker", desired);
 
-    public static async Task<TestAgent> StartAsync(string root, string policy, params DesiredVm[] desired)
+    public static Task<TestAgent> StartAsync(string root, string policy, params DesiredVm[] desired) => StartAsync(root, policy, [], desired);
+
+    public static async Task<TestAgent> StartAsync(string root, string policy, IEnumerable<(string Name, string Value)> settings, DesiredVm[] desired)
     {
         var builder = Host.CreateEmptyApplicationBuilder(new HostApplicationBuilderSettings { ContentRootPath = root });
         builder.Configuration.AddInMemoryCollection(new Dictionary<string, string?>
@@ -62,6 +64,7 @@ internal sealed class TestAgent : IAsyncDisposable
             ["Agent:LogFormat"] = "text",
             ["Agent:Policy"] = policy,
         });
+        builder.Configuration.AddInMemoryCollection(settings.Select(setting => KeyValuePair.Create(setting.Name, (string?)setting.Value)));
         builder.AddHostAgent();
         var agent = new TestAgent(builder.Build(), root);
         var store = agent._host.Services.GetRequiredService<DesiredStore>();
@@ -89,7 +92,7 @@ internal sealed class TestAgent : IAsyncDisposable
     public async Task<TestChannel> AttachAsync(TestVmm vmm)
     {
         var channel = await ConnectAsync(vmm.Vm);
-        channel.SendHandoff(vmm.Message(), vmm.Userfaultfd.Number, vmm.File.Descriptor.Number);
+        channel.SendHandoff(vmm.Message(), vmm.Descriptors);
         var line = await channel.ReceiveAsync();
         Assert.Equal((AgentLine.Attached, (string?)null), (line?.Type, line?.Reason));
         return channel;

@@ -4,6 +4,7 @@ using System.Text.Json;
 using Fleet.Contracts;
 using Fleet.Contracts.Handoff;
 using Fleet.Contracts.Vms;
+using Fleet.HostAgent.Enforce;
 using Fleet.Linux;
 using Fleet.Linux.Memory;
 using Fleet.Linux.Sockets;
@@ -11,36 +12,48 @@ using Fleet.Linux.Userfaultfd;
 
 namespace Fleet.HostAgent.Tests;
 
-/// <summary>Guest memory of this test process: real memfd, mapping and userfaultfd, with the VMM's side of the handoff and no vCPU.</summary>
+/// <summary>Guest memory of this test process: real memory of any kind, mapping and userfaultfd, with the VMM's side of the handoff and no vCPU.</summary>
 internal sealed class TestVmm : IDisposable
 {
     public const int PageBytes = 4096;
 
-    public TestVmm(long bytes = 16 << 20, string vm = "vm-1")
+    private readonly MemoryFile? _file;
+
+    /// <param name="events">Features of the handshake besides those that the memory needs.</param>
+    public TestVmm(long bytes = 16 << 20, string vm = "vm-1", MemoryClass memory = MemoryClass.Memfd, UffdFeatures events = UffdFeatures.None)
     {
         (Vm, Bytes) = (vm, bytes);
-        File = MemoryFile.Create("fleet-test-guest", bytes);
-        Memory = MemoryMapping.MapShared(File.Descriptor, 0, bytes);
+        var huge = memory is MemoryClass.Hugetlb or MemoryClass.HugetlbPrivate;
+        RegionPageBytes = huge ? 2 << 20 : PageBytes;
+        _file = memory is MemoryClass.Memfd or MemoryClass.Hugetlb ? MemoryFile.Create("fleet-test-guest", bytes, huge) : null;
+        Memory = _file is null ? MemoryMapping.MapAnonymous(bytes, huge) : MemoryMapping.MapShared(_file.Descriptor, 0, bytes);
         Userfaultfd = UserfaultfdHandle.Create();
-        Userfaultfd.Handshake(UffdFeatures.Poison | UffdFeatures.MissingShmem | UffdFeatures.MinorShmem);
+        Userfaultfd.Handshake(events | UffdFeatures.Poison | (huge
+            ? UffdFeatures.MissingHugetlbfs | UffdFeatures.MinorHugetlbfs
+            : UffdFeatures.MissingShmem | UffdFeatures.MinorShmem));
     }
+
+    public int RegionPageBytes { get; }
 
     public string Vm { get; }
 
     public long Bytes { get; }
 
-    public MemoryFile File { get; }
+    public MemoryFile File => _file ?? throw new InvalidOperationException("private memory has no file");
+
+    /// <summary>What goes along with the handoff message.</summary>
+    public int[] Descriptors => _file is null ? [Userfaultfd.Number] : [Userfaultfd.Number, _file.Descriptor.Number];
 
     public MemoryMapping Memory { get; }
 
     public UserfaultfdHandle Userfaultfd { get; }
 
-    public IReadOnlyList<MemoryRegion> Layout => [new MemoryRegion("0x0", Bytes, PageBytes)];
+    public IReadOnlyList<MemoryRegion> Layout => [new MemoryRegion("0x0", Bytes, RegionPageBytes)];
 
     public HandoffMessage Message(long lastEvent = 0) => new(
         HandoffProtocol.HandoffType, HandoffProtocol.Version, Vm, Environment.ProcessId, Userfaultfd.Number,
-        [new HandoffRegion("0x0", Bytes, HexAddress.Format(Memory.Address), PageBytes, 0, File.Descriptor.Number, 0)],
-        lastEvent, [VmmCapabilities.InjectsMachineCheck]);
+        [new HandoffRegion("0x0", Bytes, HexAddress.Format(Memory.Address), RegionPageBytes, _file is null ? null : 0, _file?.Descriptor.Number, 0)],
+        lastEvent, _file is null ? [VmmCapabilities.InjectsMachineCheck, VmmCapabilities.Zaps] : [VmmCapabilities.InjectsMachineCheck]);
 
     public void Fill(long frame, byte value)
     {
@@ -61,8 +74,36 @@ internal sealed class TestVmm : IDisposable
 
     public bool HasMarker(long frame)
     {
+        if (RegionPageBytes > PageBytes)
+        {
+            using var huge = PageMap.Open(Environment.ProcessId);
+            var page = Address(frame) & ~((ulong)RegionPageBytes - 1);
+            return PageScan.FindNotPresent(huge, page, page + (ulong)RegionPageBytes).Count > 0;
+        }
+
         using var map = PageMap.Open(Environment.ProcessId);
         return map.Read(Address(frame)).IsPoisonMarker;
+    }
+
+    /// <summary>Does what the agent's line says, as a VMM with the capability <c>zap</c> must.</summary>
+    public void Zap(AgentLine line)
+    {
+        foreach (var frames in line.Frames!)
+        {
+            var (offset, bytes) = (frames.Start * PageBytes, (frames.End - frames.Start) * PageBytes);
+            if (line.Method == AgentLine.DontNeed)
+            {
+                Memory.Advise(offset, bytes, MemoryAdvice.DontNeed);
+            }
+            else
+            {
+                Memory.Replace(offset, bytes, fresh =>
+                {
+                    Userfaultfd.Register(fresh, (ulong)bytes, _file is null ? UffdRegisterMode.Missing : UffdRegisterMode.Missing | UffdRegisterMode.Minor);
+                    Assert.True(Userfaultfd.Poison(fresh, (ulong)bytes).Succeeded);
+                });
+            }
+        }
     }
 
     /// <summary>Marks the frames without the agent, as a wider page armed by another would be.</summary>
@@ -79,7 +120,7 @@ internal sealed class TestVmm : IDisposable
     {
         Userfaultfd.Dispose();
         Memory.Dispose();
-        File.Dispose();
+        _file?.Dispose();
     }
 }
 
@@ -113,6 +154,22 @@ internal sealed class TestChannel : IDisposable
 
     public void SendState(VmmState state) =>
         _socket.Send([.. JsonSerializer.SerializeToUtf8Bytes(state, HandoffJson.Default.VmmState), (byte)'\n']);
+
+    /// <summary>Answers each <c>zap</c> until the connection ends; other lines are passed over.</summary>
+    /// <param name="zap">Carries it out: null when it was done, else the errno's name.</param>
+    public async Task ServeZapsAsync(Func<AgentLine, string?> zap)
+    {
+        while (await ReceiveAsync() is { } line)
+        {
+            if (line.Type == AgentLine.Zap)
+            {
+                SendZapped(new VmmZapped(VmmZapped.ZappedType, line.Sequence, zap(line)));
+            }
+        }
+    }
+
+    public void SendZapped(VmmZapped zapped) =>
+        _socket.Send([.. JsonSerializer.SerializeToUtf8Bytes(zapped, HandoffJson.Default.VmmZapped), (byte)'\n']);
 
     /// <summary>The agent's next line; null when it closed the socket.</summary>
     public async Task<AgentLine?> ReceiveAsync()

@@ -24,7 +24,7 @@ public sealed class HandoffTests
         var status = await vmm.Client.StatusAsync(Cancelled);
 
         Assert.Equal((HandoffProtocol.HandoffType, 1, "vm-1", Environment.ProcessId), (agent.Handoff.Type, agent.Handoff.Version, agent.Handoff.Vm, agent.Handoff.VmmPid));
-        Assert.Equal([VmmCapabilities.InjectsMachineCheck], agent.Handoff.Capabilities);
+        Assert.Equal([VmmCapabilities.InjectsMachineCheck, VmmCapabilities.Zaps], agent.Handoff.Capabilities);
         Assert.Equal(
             status.Regions.Select((region, index) => new HandoffRegion(region.GuestPhysicalAddress, region.Bytes, region.HostVirtualAddress, 4096, index, region.MemfdNumber, 0)),
             agent.Handoff.Regions);

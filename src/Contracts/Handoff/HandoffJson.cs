@@ -13,4 +13,5 @@ namespace Fleet.Contracts.Handoff;
 [JsonSerializable(typeof(VmmEvent))]
 [JsonSerializable(typeof(AgentLine))]
 [JsonSerializable(typeof(VmmState))]
+[JsonSerializable(typeof(VmmZapped))]
 public sealed partial class HandoffJson : JsonSerializerContext;

@@ -38,23 +38,45 @@ public sealed record VmmEvent(
 /// <c>acknowledged</c>: every event up to <paramref name="Sequence"/> is durable with the agent;
 /// to a VMM with a barrier also <c>run</c>: the guest may run until the next <c>hold</c>; <c>hold</c>: the vCPUs must be out of the guest and
 /// stay out until the next <c>run</c>, whoever else asks, also across a lost connection; answered by a <see cref="VmmState"/> line;
-/// <c>skip</c>: <paramref name="Frames"/> must be declared undelivered, never read, when RAM is copied out (replaces the list before).
+/// <c>skip</c>: <paramref name="Frames"/> must be declared undelivered, never read, when RAM is copied out (replaces the list before);
+/// to a VMM that declares <c>zap</c> also <c>zap</c>: <paramref name="Frames"/> must be removed from its page tables by
+/// <paramref name="Method"/>, answered by a <see cref="VmmZapped"/> line.
 /// </param>
 /// <param name="Sequence">
-/// For <c>attached</c> and <c>acknowledged</c>: the newest event sequence of this VMM process that is durable; for <c>run</c> and <c>hold</c>: a
-/// number that grows with each of them on this connection.
+/// For <c>attached</c> and <c>acknowledged</c>: the newest event sequence of this VMM process that is durable; for <c>run</c> and <c>hold</c>, and
+/// for <c>zap</c>: a number that grows with each of them on this connection.
 /// </param>
 /// <param name="Code">A stable code for <c>rejected</c>.</param>
 /// <param name="Reason">Why, for a person to read.</param>
-/// <param name="Frames">For <c>skip</c>: the poisoned frames.</param>
-public sealed record AgentLine(string Type, long Sequence, string? Code, string? Reason, IReadOnlyList<HandoffFrames>? Frames = null)
+/// <param name="Frames">For <c>skip</c>: the poisoned frames; for <c>zap</c>: those to zap, whole pages of their memory.</param>
+/// <param name="Method">For <c>zap</c>: <see cref="DontNeed"/> or <see cref="Remap"/>.</param>
+public sealed record AgentLine(string Type, long Sequence, string? Code, string? Reason, IReadOnlyList<HandoffFrames>? Frames = null, string? Method = null)
 {
+    /// <summary>madvise(MADV_DONTNEED).</summary>
+    public const string DontNeed = "dont-need";
+
+    /// <summary>
+    /// A new mapping of the same memory, made elsewhere, registered with the userfaultfd, poisoned (UFFDIO_POISON) and moved over the present
+    /// one (mremap, MREMAP_FIXED): no access may find the range unmapped, or without its marker.
+    /// </summary>
+    public const string Remap = "remap";
+
     public const string Attached = "attached";
     public const string Rejected = "rejected";
     public const string Acknowledged = "acknowledged";
     public const string Run = "run";
     public const string Hold = "hold";
     public const string Skip = "skip";
+    public const string Zap = "zap";
+}
+
+/// <summary>A line from a VMM that declares <c>zap</c>: the answer to one.</summary>
+/// <param name="Type">Always <see cref="ZappedType"/>.</param>
+/// <param name="Sequence">The line's that it answers.</param>
+/// <param name="Error">Name of the errno, such as <c>EINVAL</c>, when not all of it was done; null when it was.</param>
+public sealed record VmmZapped(string Type, long Sequence, string? Error = null)
+{
+    public const string ZappedType = "zapped";
 }
 
 /// <summary>Guest frames from <paramref name="Start"/> up to, not including, <paramref name="End"/>; 4 KiB units.</summary>

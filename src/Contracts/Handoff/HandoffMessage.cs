@@ -2,7 +2,7 @@ namespace Fleet.Contracts.Handoff;
 
 /// <summary>
 /// The first line a cooperating VMM sends on its VM's Unix stream socket, one JSON object ended by a newline.
-/// The descriptors travel by SCM_RIGHTS with its first byte, in this order: the userfaultfd, then the backing memfds.
+/// The descriptors travel by SCM_RIGHTS with its first byte, in this order: the userfaultfd, then the backing files.
 /// The VMM keeps its own copies: when the agent dies the userfaultfd must live on (I6).
 /// </summary>
 /// <param name="Type">Always <see cref="HandoffProtocol.HandoffType"/>.</param>
@@ -36,8 +36,8 @@ public sealed record HandoffMessage(
 /// <param name="GuestPhysicalAddress">Where the guest sees it; hex string, aligned to <paramref name="PageBytes"/>.</param>
 /// <param name="Bytes">Length in bytes, a multiple of <paramref name="PageBytes"/>.</param>
 /// <param name="HostVirtualAddress">Where the VMM process has mapped it; hex string.</param>
-/// <param name="PageBytes">Page size of the backing: 4096, 2097152 or 1073741824.</param>
-/// <param name="Memfd">Index into the backing descriptors of the message (0 is the first after the userfaultfd); null for anonymous memory.</param>
+/// <param name="PageBytes">Page size of the backing: 4096, or 2097152 for huge pages. (1073741824 is known, and refused.)</param>
+/// <param name="Memfd">A memfd, or a file on tmpfs or hugetlbfs, mapped shared: index into the backing descriptors of the message (0 is the first after the userfaultfd); null for anonymous memory.</param>
 /// <param name="MemfdNumber">The backing descriptor's number in the VMM; null for anonymous memory.</param>
 /// <param name="MemfdOffset">Offset of the region in its backing, in bytes; 0 for anonymous memory.</param>
 public sealed record HandoffRegion(
@@ -60,6 +60,12 @@ public static class VmmCapabilities
     /// truly where its stream ended (<see cref="VmmState"/>).
     /// </summary>
     public const string Barrier = "barrier";
+
+    /// <summary>
+    /// Zaps its own memory when the agent says so (<see cref="AgentLine.Zap"/>): needed where guest memory is private, since no other process
+    /// can do it.
+    /// </summary>
+    public const string Zaps = "zap";
 }
 
 public static class HandoffProtocol

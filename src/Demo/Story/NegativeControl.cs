@@ -48,7 +48,7 @@ internal sealed class NegativeControl(Scene scene)
         var region = vmm.Regions[0];
         using var process = Pidfd.Open(vmm.Pid);
         using var userfaultfd = new UserfaultfdHandle(process.GetFd(vmm.Userfaultfd));
-        using var memory = new MemoryFile(process.GetFd(region.MemfdNumber));
+        using var memory = new MemoryFile(process.GetFd(region.MemfdNumber ?? throw new InvalidOperationException("the demo's guest has a memfd")));
         var start = HexAddress.TryParse(region.HostVirtualAddress, out var address) ? address : throw new FormatException(region.HostVirtualAddress);
         userfaultfd.Register(start + Scene.Struck, FrameMath.FrameBytes, UffdRegisterMode.Missing | UffdRegisterMode.Minor);
         memory.PunchHole((long)Scene.Struck, FrameMath.FrameBytes);

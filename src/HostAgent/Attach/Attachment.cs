@@ -11,6 +11,7 @@ namespace Fleet.HostAgent.Attach;
 public sealed class Attachment : IDisposable
 {
     private volatile FrameSet _trapped = FrameSet.Empty;
+    private volatile FrameSet _healing = FrameSet.Empty;
 
     public Attachment(string vm, long memoryInstance, ProcessIdentity vmm, Pidfd pidfd, UserfaultfdHandle userfaultfd, int userfaultfdNumber, GuestLayout layout)
     {
@@ -45,6 +46,19 @@ public sealed class Attachment : IDisposable
         get => _trapped;
         set => _trapped = value;
     }
+
+    /// <summary>Frames of <see cref="Trapped"/> that are becoming ordinary in this moment: an access to one gets a page, not a marker.</summary>
+    public FrameSet Healing
+    {
+        get => _healing;
+        set => _healing = value;
+    }
+
+    /// <summary>
+    /// All of the guest's memory is registered, because ranges would have exhausted the mappings that a process may have: then the first
+    /// access to any page is an event that the agent answers, and waits for an agent where none runs. Journalled before it is so.
+    /// </summary>
+    public bool WholeRegions { get; set; }
 
     /// <summary>The VMM takes part in the barrier (GATE).</summary>
     public bool HasBarrier { get; init; }

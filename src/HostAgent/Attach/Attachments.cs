@@ -43,6 +43,7 @@ public sealed partial class Attachments : IDisposable
             attachment.Reported = attachment.Reported.Union(FrameSet.Of(record.Reported ?? []));
             attachment.IncomingFor = record.IncomingFor;
             attachment.MayHaveRun = record.MayHaveRun;
+            attachment.WholeRegions = record.WholeRegions;
         }
 
         _journal.Save(attachment);

@@ -2,6 +2,7 @@ using System.Net.Sockets;
 using System.Text.Json;
 using Fleet.Contracts.Handoff;
 using Fleet.HostAgent.Detect;
+using Fleet.HostAgent.Enforce;
 using Fleet.HostAgent.Gate;
 using Fleet.HostAgent.Observe;
 using Fleet.HostAgent.Options;
@@ -71,7 +72,7 @@ public sealed partial class HandoffConnection(
             {
                 var desired = entry.Desired ?? throw new HandoffRejectedException("unknown-vm", "the VM does not concern this host");
                 var message = HandoffValidator.Parse(line.Span);
-                HandoffValidator.Validate(message, desired, peer, reader.Descriptors.Count);
+                HandoffValidator.Validate(message, desired, peer, reader.Descriptors.Count, options.Value.EnforcementPolicy, EnforcementTable.OfThisHost);
                 RequireFree(message.VmmPid);
                 var opened = HandoffOpener.Open(message, desired, pidfd, reader.Descriptors, attachments.BoundMemoryInstance);
                 if (entry.Attachment is { } present && IsSame(present, opened))
@@ -108,6 +109,7 @@ public sealed partial class HandoffConnection(
         attachment.Channel = attachment.HasBarrier
             ? new VmmChannel { State = new VmmState(VmmState.StateType, message.State ?? VmmStates.Failed, message.StreamTarget, message.Undelivered, LastEvent: message.LastEvent) }
             : null;
+        attachment.Zapper = message.Capabilities?.Contains(VmmCapabilities.Zaps) == true ? new VmmZapper() : null;
         HandoffIncoming.TakeHoles(attachment, message.Undelivered);
     }
 
@@ -133,12 +135,22 @@ public sealed partial class HandoffConnection(
         using var closed = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
         var pump = new VmmEventPump(entry, attachment, writer, spool, intake, observer, time, logger);
         var channel = attachment.Channel;
-        var announced = Task.WhenAll(AnnounceAsync(attachment, writer, closed.Token), CommandAsync(channel, writer, closed.Token));
+        var zapper = attachment.Zapper as VmmZapper;
+        var announced = Task.WhenAll(
+            AnnounceAsync(attachment, writer, closed.Token),
+            TellAsync(channel?.RunAsync(writer, closed.Token)),
+            TellAsync(zapper?.RunAsync(writer, closed.Token)));
         var pumped = pump.RunAsync(cancellationToken);
         try
         {
             while (await reader.ReadAsync(0, cancellationToken) is { } line)
             {
+                if (zapper is not null && ParseZapped(line.Span) is { } zapped)
+                {
+                    zapper.Take(zapped);
+                    continue;
+                }
+
                 if (channel is not null && ParseState(line.Span) is { } state)
                 {
                     HandoffIncoming.TakeHoles(attachment, state.Undelivered);
@@ -153,9 +165,15 @@ public sealed partial class HandoffConnection(
         finally
         {
             pump.Complete();
+            zapper?.Close();
             if (attachment.Channel == channel)
             {
                 attachment.Channel = null;
+            }
+
+            if (attachment.Zapper == zapper)
+            {
+                attachment.Zapper = null;
             }
 
             await closed.CancelAsync();
@@ -164,11 +182,11 @@ public sealed partial class HandoffConnection(
         }
     }
 
-    private static async Task CommandAsync(VmmChannel? channel, AgentLineWriter writer, CancellationToken cancellationToken)
+    private static async Task TellAsync(Task? lines)
     {
         try
         {
-            await (channel?.RunAsync(writer, cancellationToken) ?? Task.CompletedTask);
+            await (lines ?? Task.CompletedTask);
         }
         catch (Exception exception) when (exception is OperationCanceledException or SocketException)
         {
@@ -211,6 +229,19 @@ public sealed partial class HandoffConnection(
         catch (JsonException)
         {
             // Not a state; an event, or the protocol is broken, which is said there.
+            return null;
+        }
+    }
+
+    private static VmmZapped? ParseZapped(ReadOnlySpan<byte> line)
+    {
+        try
+        {
+            return JsonSerializer.Deserialize(line, HandoffJson.Default.VmmZapped) is { Type: VmmZapped.ZappedType } zapped ? zapped : null;
+        }
+        catch (JsonException)
+        {
+            // Another kind of line.
             return null;
         }
     }

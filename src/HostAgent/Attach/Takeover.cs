@@ -71,6 +71,7 @@ public sealed partial class Takeover(AttachmentJournal journal, VmTable table, A
                 MayHaveRun = record.MayHaveRun,
                 Undelivered = FrameSet.Of(record.Undelivered ?? []),
                 Reported = FrameSet.Of(record.Reported ?? []),
+                WholeRegions = record.WholeRegions,
             };
         }
         catch (Exception exception) when (exception is LinuxException or ArgumentException or InvalidDataException)
@@ -102,7 +103,11 @@ public sealed partial class Takeover(AttachmentJournal journal, VmTable table, A
     // An event that the dead agent had read already is not sent again: whoever waits on it must fault once more.
     private static void WakeWaiting(Attachment attachment)
     {
-        foreach (var part in attachment.Trapped.Ranges.SelectMany(attachment.Layout.Locate))
+        // With whole regions registered, that may be anywhere.
+        var parts = attachment.WholeRegions
+            ? attachment.Layout.Regions.Select(region => new HostRange(region, 0, region.Bytes))
+            : attachment.Trapped.Ranges.SelectMany(attachment.Layout.Locate);
+        foreach (var part in parts)
         {
             try
             {

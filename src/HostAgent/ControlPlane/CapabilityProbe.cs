@@ -1,7 +1,7 @@
 using Fleet.HostAgent.Detect;
+using Fleet.HostAgent.Enforce;
 using Fleet.HostAgent.Observe;
 using Fleet.Linux;
-using Fleet.Linux.Memory;
 using Fleet.Linux.Processes;
 using Fleet.Linux.Userfaultfd;
 
@@ -12,6 +12,9 @@ public static class CapabilityProbe
 {
     /// <summary>Poison markers on memfd memory, the mechanism of policy <c>marker</c>.</summary>
     public const string MarkerOnMemfd = "policy.marker.memfd";
+
+    private const string GuaranteedZap =
+        "no: the madvise for it was never merged into Linux; punch-hole or dont-need of a registered range, each arming verified in the page tables, serves in its place";
 
     public static IReadOnlyDictionary<string, string> Table()
     {
@@ -31,7 +34,24 @@ public static class CapabilityProbe
         table["userfaultfd.poison"] = YesNo(features, UffdFeatures.Poison, "Linux 6.6");
         table["userfaultfd.missing-shmem"] = YesNo(features, UffdFeatures.MissingShmem, "Linux 4.11");
         table["userfaultfd.minor-shmem"] = YesNo(features, UffdFeatures.MinorShmem, "Linux 5.14");
-        table[MarkerOnMemfd] = TryMarker();
+        table["userfaultfd.missing-hugetlbfs"] = YesNo(features, UffdFeatures.MissingHugetlbfs, "Linux 4.11");
+        table["userfaultfd.minor-hugetlbfs"] = YesNo(features, UffdFeatures.MinorHugetlbfs, "Linux 5.13");
+        var cells = EnforcementTable.OfThisHost;
+        foreach (var policy in Enum.GetValues<EnforcementPolicy>())
+        {
+            foreach (var memory in Enum.GetValues<MemoryClass>())
+            {
+                var whyNot = cells.WhyNot(memory, policy);
+                table[$"policy.{EnforcementCell.NameOf(policy)}.{EnforcementCell.NameOf(memory)}"] = whyNot is null ? "yes" : Short($"no: {whyNot}");
+            }
+        }
+
+        foreach (var state in cells.Cells)
+        {
+            table[state.Cell.Name] = state.IsAble ? "yes" : Short($"no: {state.WhyNot}");
+        }
+
+        table["enforce.guaranteed-zap"] = GuaranteedZap;
         ObservationProbe.AddTo(table);
         DetectionProbe.AddTo(table);
         var hidden = MemoryFileUsers.CountHidden();
@@ -39,36 +59,8 @@ public static class CapabilityProbe
         return table;
     }
 
-    /// <summary>Arms a page of its own and reads it, as a guest's page would be.</summary>
-    private static string TryMarker()
-    {
-        try
-        {
-            using var file = MemoryFile.Create("fleet-probe", 4096);
-            using var mapping = MemoryMapping.MapShared(file.Descriptor, 0, 4096);
-            using var userfaultfd = UserfaultfdHandle.Create();
-            userfaultfd.Handshake(UffdFeatures.Poison | UffdFeatures.MissingShmem | UffdFeatures.MinorShmem);
-            userfaultfd.Register(mapping.Address, 4096, UffdRegisterMode.Missing | UffdRegisterMode.Minor);
-            file.PunchHole(0, 4096);
-            var poisoned = userfaultfd.Poison(mapping.Address, 4096);
-            if (!poisoned.Succeeded)
-            {
-                return $"no: UFFDIO_POISON: {poisoned.Error}";
-            }
-
-            using var pageMap = PageMap.Open(Environment.ProcessId);
-            if (!pageMap.Read(mapping.Address).IsPoisonMarker)
-            {
-                return "no: /proc/PID/pagemap does not show the marker";
-            }
-
-            return ProcessMemory.Read(Environment.ProcessId, mapping.Address, new byte[8]) == Errno.EFAULT ? "yes" : "no: the page could be read";
-        }
-        catch (LinuxException exception)
-        {
-            return $"no: {exception.Call}: {exception.Errno}";
-        }
-    }
+    // The API takes values of at most 200 characters.
+    private static string Short(string value) => value.Length <= 200 ? value : $"{value[..197]}...";
 
     private static string YesNo(UffdFeatures features, UffdFeatures wanted, string since) =>
         (features & wanted) != 0 ? "yes" : $"no: needs {since}";

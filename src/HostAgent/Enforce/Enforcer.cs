@@ -1,34 +1,52 @@
+using Fleet.Contracts;
 using Fleet.HostAgent.Attach;
 using Fleet.Linux;
-using Fleet.Linux.Userfaultfd;
 
 namespace Fleet.HostAgent.Enforce;
 
 /// <summary>
-/// Arms and disarms guest frames in a VMM on shared memory (memfd): register, zap, and with policy <c>marker</c> mark, in this
-/// order, so that an access between two steps is an event and never data.
+/// Arms and disarms guest frames in a VMM: register, zap, and with policy <c>marker</c> mark, in this order, so that an access
+/// between two steps is an event and never data.
 /// </summary>
 public static class Enforcer
 {
     // A page can be filled again between zap and mark by another mapping of the same memfd; each try starts with a new zap.
     private const int Tries = 8;
-    private const string HardwarePoison = "hardware-poison";
 
-    /// <summary>Arms the frames and verifies them.</summary>
+    /// <summary>Nobody is there who could zap this memory: the VMM is not connected, or does not know how.</summary>
+    public const string NoZapper = "no-zapper";
+
+    /// <summary>This kernel has no way to enforce memory of this kind with this policy; as in an answer to a handoff.</summary>
+    public const string Unsupported = "unsupported-backing";
+
+    /// <summary>Arms the frames, of huge pages the whole page, and verifies them.</summary>
+    /// <param name="table">What may be done; null for what this kernel was seen to do.</param>
     /// <returns>The frames that could not be armed, with the reason; empty when the kernel confirmed all of them.</returns>
-    public static IReadOnlyList<ArmFailure> Arm(Attachment attachment, FrameSet frames, EnforcementPolicy policy = EnforcementPolicy.Marker)
+    public static IReadOnlyList<ArmFailure> Arm(
+        Attachment attachment, FrameSet frames, EnforcementPolicy policy = EnforcementPolicy.Marker, EnforcementTable? table = null)
     {
+        attachment.Healing = FrameSet.Empty;
         var failures = new List<ArmFailure>();
-        foreach (var range in frames.Ranges)
+        var parts = new List<HostRange>();
+        foreach (var range in attachment.Layout.Widen(frames).Ranges)
         {
             var located = attachment.Layout.Locate(range).ToList();
-            if (located.Sum(part => part.Bytes) != range.Frames * Contracts.FrameMath.FrameBytes)
+            if (located.Sum(part => part.Bytes) == range.Frames * FrameMath.FrameBytes)
+            {
+                parts.AddRange(located);
+            }
+            else
             {
                 failures.Add(new ArmFailure(range, "frame-outside-memory"));
-                continue;
             }
+        }
 
-            failures.AddRange(located.Select(part => Arm(attachment, part, policy)).OfType<ArmFailure>());
+        var unregistered = Registration.TryRegister(attachment, parts);
+        failures.AddRange(unregistered);
+        parts.RemoveAll(part => unregistered.Any(failure => failure.Range == part.Frames));
+        foreach (var region in parts.GroupBy(part => part.Region))
+        {
+            failures.AddRange(Arm(attachment, region.Key, [.. region], policy, table ?? EnforcementTable.OfThisHost));
         }
 
         return failures;
@@ -39,89 +57,59 @@ public static class Enforcer
     /// lost faults instead of reading zeros. Doing it twice changes nothing.
     /// </summary>
     /// <exception cref="LinuxException">UFFDIO_REGISTER failed.</exception>
-    public static void Register(Attachment attachment, FrameSet frames)
-    {
-        foreach (var part in frames.Ranges.SelectMany(attachment.Layout.Locate))
-        {
-            Register(attachment, part);
-        }
-    }
+    public static void Register(Attachment attachment, FrameSet frames) =>
+        Registration.Register(attachment, attachment.Layout.Widen(frames).Ranges.SelectMany(attachment.Layout.Locate));
 
     /// <summary>
-    /// Makes the frames ordinary memory again, filled with zeros: the one way for a marker to leave a page of a running VMM,
-    /// taken only for an explicit, audited clear.
+    /// Makes the frames ordinary memory again: the one way for a marker to leave a page of a running VMM, taken only for an
+    /// explicit, audited clear. Of huge pages the frames must be whole pages. Until the caller has taken them out of
+    /// <see cref="Attachment.Trapped"/> they stay in <see cref="Attachment.Healing"/>.
     /// </summary>
     public static IReadOnlyList<ArmFailure> Disarm(Attachment attachment, FrameSet frames)
     {
-        var failures = new List<ArmFailure>();
-        foreach (var part in frames.Ranges.SelectMany(attachment.Layout.Locate))
-        {
-            try
-            {
-                if (!Disarm(attachment, part))
-                {
-                    failures.Add(new ArmFailure(RangeOf(part), HardwarePoison));
-                }
-            }
-            catch (LinuxException exception)
-            {
-                failures.Add(new ArmFailure(RangeOf(part), Describe(exception)));
-            }
-        }
-
-        return failures;
+        attachment.Healing = frames;
+        return [.. frames.Ranges.SelectMany(attachment.Layout.Locate).Select(part => Healer.Heal(attachment, part)).OfType<ArmFailure>()];
     }
 
-    private static ArmFailure? Arm(Attachment attachment, HostRange part, EnforcementPolicy policy)
+    private static IEnumerable<ArmFailure> Arm(
+        Attachment attachment, GuestRegion region, IReadOnlyList<HostRange> parts, EnforcementPolicy policy, EnforcementTable table)
     {
+        var zap = new Zap(attachment, region, policy, table);
+        if (zap.WhyNot is { } whyNot)
+        {
+            return Failures(parts, whyNot);
+        }
+
+        var left = parts;
+        var reason = "marker-not-confirmed";
         try
         {
-            Register(attachment, part);
-            for (var attempt = 1; ; attempt++)
+            for (var attempt = 1; attempt <= Tries && left.Count > 0; attempt++)
             {
-                Zap(attachment, part);
-                var error = policy == EnforcementPolicy.Marker ? Mark(attachment, part) : Errno.None;
-                if (MarkerVerifier.FindUnmarked(attachment, part, policy).Count == 0)
+                zap.Carry(left);
+                if (policy == EnforcementPolicy.Marker && Mark(attachment, left) is var error and not Errno.None)
                 {
-                    return null;
+                    reason = $"UFFDIO_POISON: {error}";
                 }
 
-                if (attempt == Tries)
-                {
-                    return new ArmFailure(RangeOf(part), error == Errno.None ? "marker-not-confirmed" : $"UFFDIO_POISON: {error}");
-                }
+                left = [.. left.SelectMany(part => MarkerVerifier.FindUnmarked(attachment, part, policy))];
             }
         }
         catch (LinuxException exception)
         {
-            return new ArmFailure(RangeOf(part), Describe(exception));
+            reason = Describe(exception);
         }
+
+        return Failures(left, reason);
     }
 
-    private static void Register(Attachment attachment, HostRange part) =>
-        attachment.Userfaultfd.Register(part.HostVirtualAddress, (ulong)part.Bytes, part.Region.Backing.RegisterMode);
-
-    private static void Zap(Attachment attachment, HostRange part)
-    {
-        if (part.Region.Backing.File is { } file)
-        {
-            file.PunchHole(part.BackingOffset, part.Bytes);
-        }
-        else if (attachment.Zapper is { } zapper && zapper.Can(ZapMethod.DontNeed))
-        {
-            zapper.Zap(ZapMethod.DontNeed, [part]);
-        }
-        else
-        {
-            throw new LinuxException("madvise DONTNEED in the VMM", Errno.ENOTSUP);
-        }
-    }
+    private static IEnumerable<ArmFailure> Failures(IEnumerable<HostRange> parts, string reason) => parts.Select(part => new ArmFailure(part.Frames, reason));
 
     // POISON stops at a page that has a marker already, so it is told only the stretches that have none.
-    private static Errno Mark(Attachment attachment, HostRange part)
+    private static Errno Mark(Attachment attachment, IReadOnlyList<HostRange> parts)
     {
         var last = Errno.None;
-        foreach (var stretch in MarkerVerifier.FindUnmarked(attachment, part))
+        foreach (var stretch in parts.SelectMany(part => MarkerVerifier.FindUnmarked(attachment, part)))
         {
             var result = attachment.Userfaultfd.Poison(stretch.HostVirtualAddress, (ulong)stretch.Bytes);
             last = result.Succeeded ? last : result.Error;
@@ -129,28 +117,6 @@ public static class Enforcer
 
         return last;
     }
-
-    // False where a page is poisoned natively: neither a punched hole nor a page given to it takes such an entry away from outside the process.
-    private static bool Disarm(Attachment attachment, HostRange part)
-    {
-        var done = true;
-        // ZEROPAGE replaces a marker on shared memory (FACTS 3), and wakes whoever waits. EEXIST: the page is ordinary already.
-        for (long at = 0; at < part.Bytes; at += Contracts.FrameMath.FrameBytes)
-        {
-            var result = attachment.Userfaultfd.ZeroPage(part.HostVirtualAddress + (ulong)at, Contracts.FrameMath.FrameBytes);
-            done &= result.Error != Errno.EEXIST || !MarkerVerifier.IsNative(attachment, part.HostVirtualAddress + (ulong)at);
-            if (!result.Succeeded && result.Error is not (Errno.EEXIST or Errno.ENOENT))
-            {
-                throw new LinuxException("UFFDIO_ZEROPAGE", result.Error);
-            }
-        }
-
-        attachment.Userfaultfd.Unregister(part.HostVirtualAddress, (ulong)part.Bytes);
-        return done;
-    }
-
-    private static FrameRange RangeOf(HostRange part) =>
-        new(part.FirstFrame, part.FirstFrame + (part.Bytes >> Contracts.FrameMath.FrameShift));
 
     /// <summary>A stable code, or call and errno.</summary>
     public static string Describe(LinuxException exception) => exception switch

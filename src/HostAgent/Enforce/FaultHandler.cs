@@ -1,4 +1,3 @@
-using Fleet.Contracts;
 using Fleet.HostAgent.Attach;
 using Fleet.Linux;
 using Fleet.Linux.Userfaultfd;
@@ -6,9 +5,9 @@ using Fleet.Linux.Userfaultfd;
 namespace Fleet.HostAgent.Enforce;
 
 /// <summary>
-/// Answers the page-fault events of an attached VMM. With policy <c>marker</c> one arrives only when an access falls between
-/// zap and mark, or when a marker was lost: then it is answered with the marker. The retried access meets it and is seen as a
-/// machine check, so it is not counted here a second time.
+/// Answers the page-fault events of an attached VMM. With policy <c>marker</c> one arrives for a poisoned page only when an access falls
+/// between zap and mark, or when a marker was lost: then it is answered with the marker. The retried access meets it and is seen as a
+/// machine check, so it is not counted here a second time. Every other page is resolved as the kernel would have.
 /// </summary>
 public sealed class FaultHandler(Attachment attachment, Action needsReconcile)
 {
@@ -21,8 +20,8 @@ public sealed class FaultHandler(Attachment attachment, Action needsReconcile)
                 case UffdEventKind.PageFault:
                     Answer(uffdEvent);
                     break;
-                case UffdEventKind.Remove or UffdEventKind.Unmap:
-                    // The VMM gave memory back; markers in it may be gone.
+                case UffdEventKind.Remove or UffdEventKind.Unmap or UffdEventKind.Remap:
+                    // The VMM gave memory back, or put other memory in its place; markers in it may be gone.
                     needsReconcile();
                     break;
             }
@@ -31,25 +30,35 @@ public sealed class FaultHandler(Attachment attachment, Action needsReconcile)
 
     private void Answer(UffdEvent fault)
     {
-        var page = fault.Address & ~(ulong)(FrameMath.FrameBytes - 1);
-        var poisoned = attachment.Layout.FrameAt(page) is { } frame && attachment.Trapped.Contains(frame);
-        var result = poisoned ? attachment.Userfaultfd.Poison(page, FrameMath.FrameBytes)
-            : fault.Minor ? attachment.Userfaultfd.Continue(page, FrameMath.FrameBytes)
-            : attachment.Userfaultfd.ZeroPage(page, FrameMath.FrameBytes);
-
-        if (poisoned)
+        if (attachment.Layout.PageAt(fault.Address) is not { } page)
         {
-            needsReconcile();
+            // Not of the guest: the VMM registered it for a purpose of its own.
+            return;
         }
 
+        var (call, result) = Resolve(page, fault.Minor);
         if (result.Error is Errno.EEXIST or Errno.EAGAIN or Errno.ENOENT)
         {
             // Resolved by somebody else, or a mapping change is under way: the thread retries its access and faults again if need be.
-            attachment.Userfaultfd.Wake(page, FrameMath.FrameBytes);
+            attachment.Userfaultfd.Wake(page.HostVirtualAddress, (ulong)page.Bytes);
         }
         else if (!result.Succeeded)
         {
-            throw new LinuxException(poisoned ? "UFFDIO_POISON" : fault.Minor ? "UFFDIO_CONTINUE" : "UFFDIO_ZEROPAGE", result.Error);
+            throw new LinuxException(call, result.Error);
         }
+    }
+
+    private (string Call, UffdResult Result) Resolve(HostRange page, bool minor)
+    {
+        var (address, bytes) = (page.HostVirtualAddress, (ulong)page.Bytes);
+        if (attachment.Trapped.Overlaps(page.Frames) && !attachment.Healing.Overlaps(page.Frames))
+        {
+            needsReconcile();
+            return ("UFFDIO_POISON", attachment.Userfaultfd.Poison(address, bytes));
+        }
+
+        return minor ? ("UFFDIO_CONTINUE", attachment.Userfaultfd.Continue(address, bytes))
+            : page.Region.IsHuge ? ("UFFDIO_COPY", attachment.Userfaultfd.Copy(address, ZeroPages.Of(page.Region.PageBytes)))
+            : ("UFFDIO_ZEROPAGE", attachment.Userfaultfd.ZeroPage(address, bytes));
     }
 }

@@ -1,4 +1,5 @@
 using Fleet.Contracts;
+using Fleet.HostAgent.Enforce;
 
 namespace Fleet.HostAgent.Options;
 
@@ -35,6 +36,12 @@ public sealed class AgentOptions
     /// <summary>How often armed pages are verified again, in seconds.</summary>
     public int VerifySeconds { get; set; } = 10;
 
+    /// <summary>
+    /// Most mappings that a VMM may have before its whole memory is registered instead of each armed range; 0: the kernel's
+    /// vm.max_map_count.
+    /// </summary>
+    public int MapCountLimit { get; set; }
+
     /// <summary>Most bytes that wait in the spool before the agent takes no more events from its VMMs (they keep them meanwhile).</summary>
     public long SpoolBytes { get; set; } = 64L << 20;
 
@@ -52,6 +59,8 @@ public sealed class AgentOptions
 
     /// <summary>How old the credential may get before the agent replaces it: a duration such as <c>30d</c>.</summary>
     public string CredentialLifetime { get; set; } = "30d";
+
+    internal EnforcementPolicy EnforcementPolicy => Policy == "trap" ? EnforcementPolicy.Trap : EnforcementPolicy.Marker;
 
     internal TimeSpan CredentialLifetimeSpan => DurationText.TryParse(CredentialLifetime, out var span) ? span : TimeSpan.FromDays(30);
 

@@ -41,6 +41,11 @@ public sealed class AgentOptionsValidator : IValidateOptions<AgentOptions>
             yield return "Agent:VerifySeconds must lie between 1 and 3600.";
         }
 
+        if (options.MapCountLimit < 0)
+        {
+            yield return "Agent:MapCountLimit must not be negative; 0 takes the kernel's vm.max_map_count.";
+        }
+
         if (options.SpoolBytes < 64 * 1024)
         {
             yield return "Agent:SpoolBytes must be at least 65536.";

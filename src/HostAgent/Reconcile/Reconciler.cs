@@ -15,6 +15,8 @@ public sealed record ReconcilePlan(FrameSet Trap, FrameSet Arm, FrameSet Disarm,
 /// <summary>Compares desired and observed state. Pure: whoever calls it has looked, and acts.</summary>
 public static class Reconciler
 {
+    private const int MostExceptions = 10_000;
+
     /// <param name="desired">Frames of the desired set.</param>
     /// <param name="trapped">Frames that may be trapped, by the journal.</param>
     /// <param name="confirmed">Frames confirmed as marked the last time.</param>
@@ -24,19 +26,21 @@ public static class Reconciler
 
     /// <summary>The status of a VM after its plan was carried out.</summary>
     /// <param name="failures">Frames that are not as desired; empty when the kernel confirmed the whole set.</param>
-    public static VmStatus Status(DesiredVm desired, IReadOnlyList<ArmFailure> failures)
+    /// <param name="shiftAt">Size of the memory's pages at a frame, as a power of two: a page that is armed wider than it is desired is told as such.</param>
+    public static VmStatus Status(DesiredVm desired, IReadOnlyList<ArmFailure> failures, Func<long, int?>? shiftAt = null)
     {
         if (failures.Count == 0)
         {
             return new VmStatus(
                 desired.Vm, desired.MemoryInstance, desired.Generation, desired.Generation,
-                PoisonDigest.Compute(desired.Vm, desired.MemoryInstance, desired.Pages), EnforcementStates.Armed, null, []);
+                PoisonDigest.Compute(desired.Vm, desired.MemoryInstance, desired.Pages), EnforcementStates.Armed, null,
+                shiftAt is null ? [] : Wider(desired, shiftAt));
         }
 
         var failed = FrameSet.Of(failures.Select(failure => failure.Range));
         var exceptions = desired.Pages
             .Where(page => failed.Overlaps(new FrameRange(page.Frame, page.Frame + FrameMath.FramesOf(page.Shift))))
-            .Take(10_000)
+            .Take(MostExceptions)
             .Select(page => new PageException(page.Frame, page.Shift, EnforcementStates.Failed, null, ReasonFor(page, failures)))
             .ToList();
         return new VmStatus(
@@ -46,6 +50,14 @@ public static class Reconciler
     /// <summary>The status of a VM for which nothing can be confirmed.</summary>
     public static VmStatus Unconfirmed(DesiredVm desired, string state, string reason) =>
         new(desired.Vm, desired.MemoryInstance, desired.Generation, null, null, state, reason, []);
+
+    private static List<PageException> Wider(DesiredVm desired, Func<long, int?> shiftAt) =>
+        [
+            .. (from page in desired.Pages
+                let shift = shiftAt(page.Frame)
+                where shift > page.Shift
+                select new PageException(page.Frame, page.Shift, EnforcementStates.Armed, shift, null)).Take(MostExceptions),
+        ];
 
     private static string ReasonFor(PageKey page, IReadOnlyList<ArmFailure> failures)
     {

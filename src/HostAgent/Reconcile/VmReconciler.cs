@@ -17,9 +17,9 @@ namespace Fleet.HostAgent.Reconcile;
 /// <summary>Brings one VM's VMM to its desired state, and states what the kernel confirmed.</summary>
 public sealed partial class VmReconciler(
     AttachmentJournal journal, Attachments attachments, GateKeeper gate, StorePromise promise, DeviceAccess devices, AccessObserver observer,
-    IOptions<AgentOptions> options, ILogger<VmReconciler> logger)
+    MapLimit maps, IOptions<AgentOptions> options, ILogger<VmReconciler> logger)
 {
-    private readonly EnforcementPolicy _policy = options.Value.Policy == "trap" ? EnforcementPolicy.Trap : EnforcementPolicy.Marker;
+    private readonly EnforcementPolicy _policy = options.Value.EnforcementPolicy;
 
     /// <summary>Looks at the kernel, plans, acts, looks again. Call with the entry's gate held.</summary>
     public void Reconcile(VmEntry entry)
@@ -72,7 +72,7 @@ public sealed partial class VmReconciler(
 
         try
         {
-            return Reconciler.Status(desired, Carry(entry, desired, attachment));
+            return Reconciler.Status(desired, Carry(entry, desired, attachment), attachment.Layout.Regions.Any(region => region.IsHuge) ? attachment.Layout.ShiftAt : null);
         }
         catch (Exception exception) when (exception is LinuxException { Errno: Errno.ESRCH } || (exception is LinuxException or IOException && attachment.Process.HasExited()))
         {
@@ -103,9 +103,12 @@ public sealed partial class VmReconciler(
             attachment.Undelivered = attachment.Undelivered.Except(known);
         }
 
-        var wanted = known.Union(attachment.Undelivered);
+        // In huge pages more is armed than is desired: the rest of the page is lost with the frame.
+        var wanted = attachment.Layout.Widen(known.Union(attachment.Undelivered));
         if (_policy == EnforcementPolicy.Trap)
         {
+            RegisterWhole(attachment, wanted.Except(attachment.Trapped));
+
             // Journalled before it is registered, and registered again before each look: a hole counts only where its access is an event.
             Journal(attachment, attachment.Trapped.Union(wanted));
             Enforcer.Register(attachment, wanted);
@@ -115,6 +118,12 @@ public sealed partial class VmReconciler(
         if (!plan.Lost.IsEmpty)
         {
             LogMarkerLost(entry.Vm, plan.Lost.Frames);
+            EnforceMeter.MarkersLost(entry.Vm, plan.Lost.Frames);
+        }
+
+        if (_policy == EnforcementPolicy.Marker)
+        {
+            RegisterWhole(attachment, plan.Arm);
         }
 
         Journal(attachment, plan.Trap);
@@ -158,7 +167,19 @@ public sealed partial class VmReconciler(
             Journal(attachment, mayDisarm ? wanted : plan.Trap);
         }
 
+        attachment.Healing = FrameSet.Empty;
         return failures;
+    }
+
+    // Journalled before it is so: an agent that starts later must know where threads may wait.
+    private void RegisterWhole(Attachment attachment, FrameSet frames)
+    {
+        if (!attachment.WholeRegions && maps.WouldExhaust(attachment, frames))
+        {
+            attachment.WholeRegions = true;
+            journal.Save(attachment);
+            LogWholeRegions(attachment.Vm, frames.Ranges.Count);
+        }
     }
 
     private void Journal(Attachment attachment, FrameSet trapped)
@@ -203,6 +224,9 @@ public sealed partial class VmReconciler(
 
     [LoggerMessage(1105, LogLevel.Information, "The VMM of VM {Vm}, process {Pid}, has ended")]
     private partial void LogVmmEnded(string vm, int pid);
+
+    [LoggerMessage(2001, LogLevel.Warning, "VM {Vm}: {Ranges} more ranges could exhaust the mappings of its VMM (vm.max_map_count): all of its memory is registered instead, and while no agent runs a first access to any page waits for one")]
+    private partial void LogWholeRegions(string vm, int ranges);
 
     [LoggerMessage(1106, LogLevel.Error, "VM {Vm} could not be enforced; what is armed stays armed, and it is tried again")]
     private partial void LogFailed(Exception exception, string vm);

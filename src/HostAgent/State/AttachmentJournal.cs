@@ -35,7 +35,8 @@ public sealed class AttachmentJournal(StateFolder folder)
             attachment.IncomingFor,
             attachment.Undelivered.Ranges,
             attachment.MayHaveRun,
-            attachment.Reported.Ranges);
+            attachment.Reported.Ranges,
+            attachment.WholeRegions);
         DurableFile.Write(PathOf(attachment.Vm), JsonSerializer.SerializeToUtf8Bytes(record, StateJson.Default.AttachmentRecord));
     }
 

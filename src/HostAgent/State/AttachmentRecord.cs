@@ -12,6 +12,7 @@ namespace Fleet.HostAgent.State;
 /// <param name="IncomingFor">Migration for which the process was started, until its permit is used.</param>
 /// <param name="MayHaveRun">Its guest ran already when it was first attached.</param>
 /// <param name="Reported">Frames of memory errors that were spooled, until the desired set has them.</param>
+/// <param name="WholeRegions">All of its memory is registered, and not only what is armed.</param>
 /// <param name="Undelivered">Holes that the stream left, until the permit is used.</param>
 public sealed record AttachmentRecord(
     string Vm,
@@ -24,7 +25,8 @@ public sealed record AttachmentRecord(
     string? IncomingFor = null,
     IReadOnlyList<FrameRange>? Undelivered = null,
     bool MayHaveRun = false,
-    IReadOnlyList<FrameRange>? Reported = null);
+    IReadOnlyList<FrameRange>? Reported = null,
+    bool WholeRegions = false);
 
 /// <param name="BackingNumber">The number of the memory's file in the VMM; null for anonymous memory.</param>
 /// <param name="BackingInode">The file's inode: with its device tells it from a file that took its number later.</param>

@@ -20,6 +20,10 @@ internal static class Constants
     internal const int MAP_FIXED = 0x10;
     internal const int MAP_ANONYMOUS = 0x20;
     internal const int MAP_NORESERVE = 0x4000;
+    internal const int MAP_HUGETLB = 0x40000;
+    internal const int MAP_HUGE_2MB = 21 << 26;
+    internal const int MREMAP_MAYMOVE = 1;
+    internal const int MREMAP_FIXED = 2;
 
     internal const uint MFD_CLOEXEC = 1;
     internal const uint MFD_ALLOW_SEALING = 2;

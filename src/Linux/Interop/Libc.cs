@@ -58,6 +58,10 @@ internal static unsafe partial class Libc
     [LibraryImport(Library, SetLastError = true)]
     internal static partial int munmap(nint address, nuint length);
 
+    // Variadic in C; see syscall below.
+    [LibraryImport(Library, SetLastError = true)]
+    internal static partial nint mremap(nint address, nuint oldLength, nuint newLength, int flags, nint newAddress);
+
     [LibraryImport(Library, SetLastError = true)]
     internal static partial int madvise(nint address, nuint length, int advice);
 

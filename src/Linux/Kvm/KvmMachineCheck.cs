@@ -34,8 +34,8 @@ public static class MachineCheckBits
     /// <summary>MCG_STATUS: RIPV, EIPV and MCIP.</summary>
     public const ulong McgRestartErrorInProgress = 7;
 
-    /// <summary>MISC of a failed 4 KiB page: address mode 2 (physical) in bits 8:6, 12 valid-from bit in 5:0.</summary>
-    public const ulong MiscPhysicalPage4K = (2 << 6) | 12;
+    /// <summary>MISC of a failed page: address mode 2 (physical) in bits 8:6, the lowest valid bit of the address, which is the page's size, in 5:0.</summary>
+    public static ulong MiscPhysicalPage(int shift) => (2 << 6) | (uint)shift;
 
     /// <summary>MCG_CAP: the bank count is its low byte.</summary>
     public const ulong McgCapCountMask = 0xff;

@@ -19,6 +19,10 @@ public static class ProcessMaps
     /// <exception cref="UnauthorizedAccessException">No right to look.</exception>
     public static IEnumerable<ProcessMap> Read(int pid) => File.ReadLines(FormattableString.Invariant($"/proc/{pid}/maps")).Select(Parse);
 
+    /// <summary>How many mappings the process has.</summary>
+    /// <exception cref="IOException">The process has ended.</exception>
+    public static int Count(int pid) => File.ReadLines(FormattableString.Invariant($"/proc/{pid}/maps")).Count();
+
     internal static ProcessMap Parse(string line)
     {
         var fields = line.Split(' ', 6, StringSplitOptions.None);

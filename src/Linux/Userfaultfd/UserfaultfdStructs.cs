@@ -60,4 +60,7 @@ internal struct UffdMessage
     // REMOVE and UNMAP: start at 8, end at 16.
     [FieldOffset(8)] internal ulong RemoveStart;
     [FieldOffset(16)] internal ulong RemoveEnd;
+
+    // REMAP: from at 8, to at 16, length at 24.
+    [FieldOffset(24)] internal ulong RemapLength;
 }

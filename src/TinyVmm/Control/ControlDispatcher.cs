@@ -66,6 +66,7 @@ internal sealed class ControlDispatcher(Machine machine, TimeSpan commandTimeout
         "memory-error" => Task.FromResult(MemoryError(request)),
         "migrate-out" => MigrateOutAsync(request, cancellationToken),
         "discard" => Task.FromResult(Discard(request)),
+        "unmap" => Task.FromResult(Unmap(request)),
         _ => throw new ControlException(ControlException.UnknownOp, "no such op"),
     };
 
@@ -156,6 +157,14 @@ internal sealed class ControlDispatcher(Machine machine, TimeSpan commandTimeout
         var (address, bytes) = _parser.Pages(request);
         machine.Run.RefuseWhileRamMoves();
         machine.Memory.Find(address, bytes)!.Discard(address, bytes);
+        return Done();
+    }
+
+    private byte[] Unmap(ControlRequest request)
+    {
+        var (address, bytes) = _parser.Pages(request);
+        machine.Run.RefuseWhileRamMoves();
+        machine.Memory.Find(address, bytes)!.Unmap(address, bytes);
         return Done();
     }
 

@@ -6,10 +6,10 @@ namespace Fleet.TinyVmm.Control;
 /// <summary>One line to the control socket. Addresses and values are hex strings; which fields count depends on the op.</summary>
 /// <param name="Op">
 /// <c>status</c>, <c>pause</c>, <c>resume</c>; <c>write</c> (gpa, bytes, seed), <c>read</c> (gpa), <c>store</c> (gpa, value),
-/// <c>checksum</c> (gpa, bytes): done by the guest; <c>memory-error</c> (gpa, shift, class); <c>discard</c> (gpa, bytes);
+/// <c>checksum</c> (gpa, bytes): done by the guest; <c>memory-error</c> (gpa, shift, class); <c>discard</c> (gpa, bytes), <c>unmap</c> (gpa, bytes);
 /// <c>migrate-out</c> (to): pauses the guest and streams it to another VMM.
 /// </param>
-/// <param name="Bytes">Length in bytes: a multiple of 4, of 4096 for a discard.</param>
+/// <param name="Bytes">Length in bytes: a multiple of 4, of 4096 for a discard or unmap.</param>
 /// <param name="To"><c>unix:/path</c>, or <c>tcp:127.0.0.1:port</c>.</param>
 public sealed record ControlRequest(
     string? Op, string? Gpa = null, long? Bytes = null, uint? Seed = null, string? Value = null, int? Shift = null, string? Class = null, string? To = null);
@@ -71,7 +71,7 @@ public sealed record StatusAnswer(
 public sealed record MigrateAnswer(string StreamTarget) : ControlAnswer(true);
 
 /// <summary>One piece of guest RAM, as in the handoff.</summary>
-public sealed record RegionStatus(string GuestPhysicalAddress, long Bytes, string HostVirtualAddress, int PageBytes, int MemfdNumber);
+public sealed record RegionStatus(string GuestPhysicalAddress, long Bytes, string HostVirtualAddress, int PageBytes, int? MemfdNumber);
 
 [JsonSourceGenerationOptions(
     PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase,

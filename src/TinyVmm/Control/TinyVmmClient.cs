@@ -73,6 +73,10 @@ public sealed class TinyVmmClient : IAsyncDisposable
     public Task DiscardAsync(ulong guestPhysicalAddress, long bytes, CancellationToken cancellationToken = default) =>
         CommandAsync(new ControlRequest("discard", Hex(guestPhysicalAddress), bytes), cancellationToken);
 
+    /// <summary>Takes pages out of the VMM's page table (MADV_DONTNEED); the backing memory keeps them, poison markers are lost.</summary>
+    public Task UnmapAsync(ulong guestPhysicalAddress, long bytes, CancellationToken cancellationToken = default) =>
+        CommandAsync(new ControlRequest("unmap", Hex(guestPhysicalAddress), bytes), cancellationToken);
+
     /// <summary>Pauses the guest and streams it to the VMM that waits at the endpoint; returns once that one has confirmed all of it.</summary>
     /// <param name="to"><c>unix:/path</c>, or <c>tcp:127.0.0.1:port</c>.</param>
     public Task<MigrateAnswer> MigrateOutAsync(string to, CancellationToken cancellationToken = default) =>

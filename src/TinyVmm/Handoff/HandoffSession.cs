@@ -94,6 +94,9 @@ internal sealed class HandoffSession(Socket socket, HandoffSource source, TimePr
                 case AgentLine.Skip when source.Run.HasBarrier:
                     source.Run.Skip = FrameRanges.TryCreate(line.Frames ?? throw MalformedSkip(), out var skip) ? skip : throw MalformedSkip();
                     break;
+                case AgentLine.Zap:
+                    await SendAsync(JsonLine.Encode(await source.ZapAsync(line), HandoffJson.Default.VmmZapped), cancellationToken);
+                    break;
                 default:
                     // A newer agent may say more than this VMM knows; nothing it says can loosen a trap.
                     break;

@@ -25,21 +25,24 @@ public sealed class HandoffSource(string vm, GuestMemory memory, UserfaultfdHand
             userfaultfd.Number,
             [.. memory.Regions.Select(ToWire)],
             events.LastSequence,
-            run.HasBarrier ? [VmmCapabilities.InjectsMachineCheck, VmmCapabilities.Barrier] : [VmmCapabilities.InjectsMachineCheck],
+            run.HasBarrier ? [VmmCapabilities.InjectsMachineCheck, VmmCapabilities.Zaps, VmmCapabilities.Barrier] : [VmmCapabilities.InjectsMachineCheck, VmmCapabilities.Zaps],
             state?.State,
             state?.StreamTarget,
             state?.Undelivered);
     }
 
-    /// <summary>In the order of the contract: the userfaultfd, then one memfd for each region.</summary>
-    public int[] Descriptors() => [userfaultfd.Number, .. memory.Regions.Select(region => region.MemfdNumber)];
+    /// <summary>In the order of the contract: the userfaultfd, then one memfd for each region that has one.</summary>
+    public int[] Descriptors() => [userfaultfd.Number, .. memory.Regions.Select(region => region.MemfdNumber).OfType<int>()];
+
+    /// <summary>Carries the agent's order out, on a thread that may wait.</summary>
+    public Task<VmmZapped> ZapAsync(AgentLine line) => Task.Run(() => ZapOrder.Carry(line, memory, userfaultfd));
 
     private static HandoffRegion ToWire(GuestRegion region, int index) => new(
         HexAddress.Format(region.Range.GuestPhysicalAddress),
         (long)region.Range.Bytes,
         HexAddress.Format(region.HostVirtualAddress),
-        (int)MemoryLayout.PageBytes,
-        index,
+        (int)region.PageBytes,
+        region.MemfdNumber is null ? null : index,
         region.MemfdNumber,
         0);
 }

@@ -12,14 +12,14 @@ public sealed class GuestMemory : IDisposable
 {
     private readonly GuestRegion[] _regions;
 
-    public GuestMemory(string vm, IReadOnlyList<MemoryRange> layout)
+    public GuestMemory(string vm, IReadOnlyList<MemoryRange> layout, MemoryBacking backing = MemoryBacking.Memfd)
     {
         var made = new List<GuestRegion>();
         try
         {
             foreach (var range in layout)
             {
-                made.Add(new GuestRegion(vm, made.Count, range));
+                made.Add(new GuestRegion(vm, made.Count, range, backing));
             }
         }
         catch
@@ -100,6 +100,16 @@ public sealed class GuestMemory : IDisposable
     public IEnumerable<long> PoisonMarkers(long start, long count)
     {
         const int Batch = 512;
+        if (Find((ulong)start * MemoryLayout.PageBytes) is { Backing: MemoryBacking.Hugetlb })
+        {
+            foreach (var frame in HugeMarkers(start, count))
+            {
+                yield return frame;
+            }
+
+            yield break;
+        }
+
         using var pages = PageMap.Open(Environment.ProcessId);
         var entries = new PageMapEntry[Batch];
         for (var done = 0L; done < count; done += Batch)
@@ -123,9 +133,36 @@ public sealed class GuestMemory : IDisposable
     {
         foreach (var region in _regions)
         {
-            region.Discard(region.Range.GuestPhysicalAddress, region.Range.Bytes);
+            DiscardUnmarked(new HandoffFrames(FrameOf(region.Range.GuestPhysicalAddress), FrameOf(region.Range.End)));
         }
     }
+
+    /// <summary>Gives frames of one region back, but for those that carry a poison marker: in some kinds of memory it would go with the page.</summary>
+    public void DiscardUnmarked(HandoffFrames frames)
+    {
+        var region = Find((ulong)frames.Start * MemoryLayout.PageBytes) ?? throw new ArgumentOutOfRangeException(nameof(frames));
+        var start = frames.Start;
+        foreach (var marked in region.Backing == MemoryBacking.Memfd ? [] : PoisonMarkers(frames.Start, frames.End - frames.Start))
+        {
+            Discard(region, start, marked);
+            start = marked + 1;
+        }
+
+        Discard(region, start, frames.End);
+    }
+
+    /// <summary>The whole pages of RAM that the frames lie in: what is lost with them.</summary>
+    public IEnumerable<HandoffFrames> Widen(IEnumerable<HandoffFrames> frames)
+    {
+        foreach (var range in frames)
+        {
+            var pages = (long)((Find((ulong)range.Start * MemoryLayout.PageBytes)?.PageBytes ?? MemoryLayout.PageBytes) / MemoryLayout.PageBytes);
+            yield return new HandoffFrames(range.Start / pages * pages, (range.End + pages - 1) / pages * pages);
+        }
+    }
+
+    /// <summary>Size of the page that is lost with this address, as a power of two.</summary>
+    public int ShiftAt(ulong guestPhysicalAddress) => Find(guestPhysicalAddress) is { Backing: MemoryBacking.Hugetlb } ? 21 : 12;
 
     /// <summary>The part of a set of frames that is RAM.</summary>
     public IEnumerable<HandoffFrames> Clip(FrameRanges frames) =>
@@ -135,6 +172,32 @@ public sealed class GuestMemory : IDisposable
         from range in frames.Ranges
         where range.Start < end && range.End > start
         select new HandoffFrames(Math.Max(range.Start, start), Math.Min(range.End, end));
+
+    private static void Discard(GuestRegion region, long start, long end)
+    {
+        if (end > start)
+        {
+            region.Discard((ulong)start * MemoryLayout.PageBytes, (ulong)(end - start) * MemoryLayout.PageBytes);
+        }
+    }
+
+    private static long FrameOf(ulong guestPhysicalAddress) => (long)(guestPhysicalAddress / MemoryLayout.PageBytes);
+
+    // pagemap shows nothing of an entry that is no page there.
+    private List<long> HugeMarkers(long start, long count)
+    {
+        using var pages = PageMap.Open(Environment.ProcessId);
+        var address = AddressOf((ulong)start * MemoryLayout.PageBytes, (ulong)count * MemoryLayout.PageBytes) ?? throw new ArgumentOutOfRangeException(nameof(start));
+        var first = address & ~(MemoryLayout.HugePageBytes - 1);
+        var end = (address + ((ulong)count * MemoryLayout.PageBytes) + MemoryLayout.HugePageBytes - 1) & ~(MemoryLayout.HugePageBytes - 1);
+        return
+        [
+            .. PageScan.FindNotPresent(pages, first, end)
+                .SelectMany(range => Enumerable.Range(0, (int)((range.End - range.Start) / MemoryLayout.PageBytes))
+                    .Select(page => start + ((long)(range.Start - address) / (long)MemoryLayout.PageBytes) + page))
+                .Where(frame => frame >= start && frame < start + count),
+        ];
+    }
 
     private PageMapEntry EntryOf(ulong guestPhysicalAddress)
     {

@@ -16,6 +16,8 @@ public static class MemoryLayout
 {
     public const ulong PageBytes = 4096;
 
+    public const ulong HugePageBytes = 2 << 20;
+
     /// <summary>Highest end of guest RAM: 46 bits, what the oldest 64-bit processors with KVM can address and more than a test needs.</summary>
     public const ulong MaximumAddress = 1UL << 46;
 
@@ -48,6 +50,10 @@ public static class MemoryLayout
         ranges = found;
         return error.Length == 0;
     }
+
+    /// <summary>Why the layout cannot be made of huge pages; null when it can.</summary>
+    public static string? CheckHuge(IReadOnlyList<MemoryRange> ranges) =>
+        ranges.Any(range => (range.GuestPhysicalAddress | range.Bytes) % HugePageBytes != 0) ? "with huge pages, addresses and sizes must be multiples of 2M" : null;
 
     private static string? Check(List<MemoryRange> ranges)
     {

@@ -94,8 +94,9 @@ internal sealed class IncomingStream(StreamConnection connection, GuestMemory me
 
     private LoadedGuest Finish(StreamEnd message)
     {
+        // Of huge pages the whole page: the agent arms no less, so that nothing of it can be served.
         if (message.Undelivered is null || !FrameRanges.TryCreate(message.Undelivered, out var late)
-            || !FrameRanges.TryCreate([.. _undelivered, .. memory.Clip(late)], out var undelivered))
+            || !FrameRanges.TryCreate(memory.Widen([.. _undelivered, .. memory.Clip(late)]), out var undelivered))
         {
             throw Malformed("the list of undelivered frames is none");
         }
@@ -110,8 +111,7 @@ internal sealed class IncomingStream(StreamConnection connection, GuestMemory me
         // A page that went out before the source knew better: it must be a hole here too.
         foreach (var range in memory.Clip(undelivered))
         {
-            var start = (ulong)range.Start * MemoryLayout.PageBytes;
-            memory.Find(start)!.Discard(start, (ulong)(range.End - range.Start) * MemoryLayout.PageBytes);
+            memory.DiscardUnmarked(range);
         }
 
         return new LoadedGuest(undelivered, command);

@@ -86,7 +86,7 @@ public sealed partial class KvmVirtualCpu
                 Status = MachineCheckBits.StatusSrar,
                 McgStatus = MachineCheckBits.McgRestartErrorInProgress,
                 Address = guestPhysicalAddress & ~(MemoryLayout.PageBytes - 1),
-                Misc = MachineCheckBits.MiscPhysicalPage4K,
+                Misc = MachineCheckBits.MiscPhysicalPage(_memory.ShiftAt(guestPhysicalAddress)),
             });
         }
         catch (LinuxException exception)
@@ -125,9 +125,7 @@ public sealed partial class KvmVirtualCpu
         ulong Join(int low) => _report[low] | ((ulong)_report[low + 1] << 32);
     }
 
-    private static bool HasPoisonMarker(ulong hostVirtualAddress)
-    {
-        using var pages = PageMap.Open(Environment.ProcessId);
-        return pages.Read(hostVirtualAddress).IsPoisonMarker;
-    }
+    // In huge pages a marker and the host's own poison look the same: neither is reported as new there.
+    private bool HasPoisonMarker(ulong hostVirtualAddress) =>
+        _memory.GuestPhysicalAddressOf(hostVirtualAddress) is { } address && _memory.PoisonMarkers((long)(address / MemoryLayout.PageBytes), 1).Any();
 }

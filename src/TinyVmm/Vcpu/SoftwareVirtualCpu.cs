@@ -123,7 +123,7 @@ public sealed class SoftwareVirtualCpu : VirtualCpu
         CountMachineCheck();
         _events.AddMachineCheck(address, isWrite ? "write" : "read", vcpu: 0);
         CompleteCommand(new GuestOutcome.MachineCheck(new MachineCheckReport(
-            MachineCheckBits.McgRestartErrorInProgress, MachineCheckBits.StatusSrar, page, MachineCheckBits.MiscPhysicalPage4K)));
+            MachineCheckBits.McgRestartErrorInProgress, MachineCheckBits.StatusSrar, page, MachineCheckBits.MiscPhysicalPage(_memory.ShiftAt(page)))));
         return true;
     }
 

@@ -1,6 +1,7 @@
 using System.Globalization;
 using Fleet.Contracts;
 using Fleet.Lab.Tests.Emulation;
+using Fleet.Linux.Memory;
 
 namespace Fleet.Lab.Tests.Running;
 
@@ -19,24 +20,21 @@ internal static class HostKernel
     }
 
     /// <summary>The page's entry in the VMM's page table.</summary>
-    public static async Task<ulong> PageTableEntryAsync(LabVmm vmm, ulong guestPhysicalAddress)
+    public static async Task<PageMapEntry> PageTableEntryAsync(LabVmm vmm, ulong guestPhysicalAddress)
     {
         var index = await HostAddressAsync(vmm, guestPhysicalAddress) / 4096;
         var text = await vmm.Process.Host.Shell.RunAsync(
             $"dd if=/proc/{vmm.Process.Pid}/pagemap bs=8 count=1 skip={index} 2>/dev/null | od -An -t x8", Cancelled);
-        return ulong.Parse(text.Trim(), NumberStyles.HexNumber, CultureInfo.InvariantCulture);
+        return new PageMapEntry(ulong.Parse(text.Trim(), NumberStyles.HexNumber, CultureInfo.InvariantCulture));
     }
-
-    /// <summary>Not present, swap type 31 with offset 2: UFFDIO_POISON's marker (FACTS, pagemap).</summary>
-    public static bool IsMarker(ulong entry) => entry >> 62 == 1 && (entry & 31) == 31;
 
     /// <summary>The physical page under a guest's page gets an uncorrectable error, as the kernel's own fault injection makes it.</summary>
     /// <returns>Its frame number on the host.</returns>
     public static async Task<ulong> FailMemoryAsync(LabVmm vmm, ulong guestPhysicalAddress)
     {
         var entry = await PageTableEntryAsync(vmm, guestPhysicalAddress);
-        Assert.True(entry >> 63 == 1, $"0x{guestPhysicalAddress:x} is not in memory: page table entry 0x{entry:x}");
-        var pfn = entry & ((1UL << 55) - 1);
+        Assert.True(entry.IsPresent, $"0x{guestPhysicalAddress:x} is not in memory: page table entry {entry}");
+        var pfn = ulong.Parse(entry.ToString()[2..], NumberStyles.HexNumber, CultureInfo.InvariantCulture) & ((1UL << 55) - 1);
         await vmm.Process.Host.Shell.RunAsync($"echo 0x{pfn:x} > /sys/kernel/debug/hwpoison/corrupt-pfn", Cancelled);
         return pfn;
     }

@@ -48,8 +48,10 @@ internal sealed class LabFleet : IAsyncDisposable
     public async Task StartAgentAsync(LabHost host)
     {
         var id = host.Name.Text;
+        string? join = null;
         if ((await host.Shell.TryAsync($"test -e {StateFolder}/credential", Cancelled)).ExitCode != 0)
         {
+            join = $"--Agent:JoinTokenFile=/run/{_id}.token ";
             var token = (await Client.CreateJoinTokenAsync(id, Cancelled)).Token;
             await host.Shell.RunAsync($"mkdir -p -m 0700 {StateFolder} && umask 077 && echo {token} > /run/{_id}.token", Cancelled);
         }
@@ -58,7 +60,7 @@ internal sealed class LabFleet : IAsyncDisposable
         Agents[host] = await HostProcess.StartAsync(
             host, $"{_id}.agent",
             $"fleet-agent --Agent:Host={id} --Agent:ControlPlane=http://{LabHost.OuterMachine}:{ControlPlane.Address.Port} --Agent:AllowPlainHttp=true "
-            + $"--Agent:StateFolder={StateFolder} --Agent:JoinTokenFile=/run/{_id}.token --Agent:Policy={_policy}", Cancelled);
+            + $"--Agent:StateFolder={StateFolder} {join}--Agent:Policy={_policy}", Cancelled);
         _processes.Add(Agents[host]);
         await Waiting.UntilAsync(
             async () => await Client.GetHostAsync(id, Cancelled) is { State: HostStates.Online, Incarnation: { } now } && now != before,
@@ -91,6 +93,13 @@ internal sealed class LabFleet : IAsyncDisposable
             },
             $"the VMM {name} to listen", Cancelled, () => process.TailAsync(Cancelled));
         return new LabVmm(process, client!);
+    }
+
+    /// <summary>What ran on the host has ended with its power.</summary>
+    public async Task PowerOffAsync(LabHost host)
+    {
+        await host.PowerOffAsync();
+        _processes.RemoveAll(process => process.Host == host);
     }
 
     public async ValueTask DisposeAsync()

@@ -1,6 +1,7 @@
 using Fleet.Contracts;
 using Fleet.Contracts.Hits;
 using Fleet.Contracts.Migrations;
+using Fleet.Contracts.Pages;
 using Fleet.Contracts.Vms;
 using Fleet.Demo.Running;
 using Fleet.Demo.Story;
@@ -71,6 +72,14 @@ internal sealed class LabVm : IAsyncDisposable
         }
 
         await KnownAsync(pages);
+    }
+
+    /// <summary>As a page that failed on a host before: here its memory is healthy.</summary>
+    public async Task ReportByOperatorAsync(params int[] pages)
+    {
+        await Fleet.Client.AddPagesAsync(
+            Id, new AddPagesRequest([.. pages.Select(page => new PageReport(FirstFrame + page, 12, PageClasses.Srar, PageSources.Operator))], "lab"), Cancelled);
+        Story.Tell($"an operator reports page {string.Join(", ", pages)}");
     }
 
     /// <summary>Until the control plane knows exactly these pages, and the owner's agent has them armed.</summary>

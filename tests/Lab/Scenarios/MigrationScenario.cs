@@ -35,8 +35,8 @@ public sealed class MigrationScenario(LabWorld world)
         await vm.CompleteAsync();
         await vm.EndSourceAsync();
         var entry = await HostKernel.PageTableEntryAsync(vm.Target, LabVm.AddressOf(Page));
-        Assert.True(HostKernel.IsMarker(entry), $"page table entry 0x{entry:x}");
-        world.Transcript.Tell($"the kernel of {vm.Host2.Name.Text} has a poison marker in the VMM's page table there: 0x{entry:x}");
+        Assert.True(entry.IsPoisonMarker, $"page table entry {entry}");
+        world.Transcript.Tell($"the kernel of {vm.Host2.Name.Text} has a poison marker in the VMM's page table there: {entry}");
 
         await HostKernel.WatchAsync(vm.Host2, LabVm.AddressOf(Page));
         world.Transcript.Tell($"the guest touches page {Page} on {vm.Host2.Name.Text}: {await LabVm.MachineCheckAsync(vm.Target, Page)}");
