@@ -34,6 +34,25 @@ public sealed partial class MetricsTests
         Assert.DoesNotContain(GateWorld.Vm, text, StringComparison.Ordinal);
     }
 
+    /// <summary>Agents say a total, again and again; what was said before is not counted again, and another agent process begins at 0.</summary>
+    [Fact]
+    [Trait("Invariant", "I8")]
+    public async Task Metrics_HitsThatHostsOnlyCounted_AreCountedOnce()
+    {
+        var entry = new Agents.HostEntry();
+        Assert.Equal([5, 0, 3, 0], new[] { 5L, 5, 8, 7 }.Select(total => entry.CountUnreportedHits(1, total)));
+        Assert.Equal([2, 1], new[] { 2L, 3 }.Select(total => entry.CountUnreportedHits(2, total)));
+
+        await using var api = await ApiHost.StartAsync();
+        var agent = await (await api.EnrolAsync("host-a")).ClaimAsync();
+        double Of(Dictionary<string, double> metrics) => metrics.GetValueOrDefault("fleet_hits_unreported");
+        var before = Of(await ReadAsync(api.Admin));
+        (await agent.BeatAsync(70)).EnsureSuccessStatusCode();
+        (await agent.BeatAsync(75)).EnsureSuccessStatusCode();
+        Assert.True(Of(await ReadAsync(api.Admin)) - before is >= 75 and < 1000);
+        await (await agent.BeatAsync(-1)).ProblemAsync(System.Net.HttpStatusCode.BadRequest, "invalid-request");
+    }
+
     [Fact]
     [Trait("Invariant", "I7")]
     public async Task Metrics_WithoutAToken_AreNotTold()

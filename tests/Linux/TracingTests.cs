@@ -66,8 +66,11 @@ public sealed class TracingTests
     public void MemoryFailure_Fields_AreFrameTypeAndResult()
     {
         Assert.Equal(
-            new MemoryFailureEvent(0x2bd3f, "huge page", "Recovered"), MemoryFailureEvent.Parse("pfn 0x2bd3f: recovery action for huge page: Recovered"));
-        Assert.Null(MemoryFailureEvent.Parse("pfn zz: recovery action for huge page: Recovered"));
+            new MemoryFailureEvent(0x2bd3f, "huge page", "Recovered"), MemoryFailureEvent.Parse("pfn:0x2bd3f recovery action for huge page: Recovered"));
+        // As 6.12 prints it.
+        Assert.Equal(
+            new MemoryFailureEvent(0x5019, "dirty LRU page", "Recovered"), MemoryFailureEvent.Parse("pfn 0x5019: recovery action for dirty LRU page: Recovered"));
+        Assert.Null(MemoryFailureEvent.Parse("pfn:zz recovery action for huge page: Recovered"));
     }
 
     [Fact]

@@ -67,6 +67,7 @@ public static class HeartbeatEndpoints
 
         contests.Used(host, request.Incarnation);
         FleetMetrics.Heartbeats.Add(1);
+        FleetMetrics.HitsUnreported.Add(board.CountUnreportedHits(host, request.Incarnation, request.UnreportedHits));
         var differ = desired.Values.Where(vm => Differs(vm, known.GetValueOrDefault(vm.Vm))).Select(vm => vm.Vm);
         // Told of as well what it should not know any more: fetching it, the agent learns that it is gone.
         var gone = request.Vms.Select(vm => vm.Vm).Where(vm => !desired.ContainsKey(vm));

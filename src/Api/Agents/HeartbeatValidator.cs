@@ -14,6 +14,11 @@ internal static class HeartbeatValidator
     public static Problem? Validate(HeartbeatRequest request)
     {
         var errors = new ValidationErrors();
+        if (request.UnreportedHits < 0)
+        {
+            errors.Add("$.unreportedHits", "Not negative.");
+        }
+
         if (request.Vms.Count > MaximumVms)
         {
             errors.Add("$.vms", $"At most {MaximumVms}.");

@@ -10,6 +10,7 @@ public sealed class HostEntry
     private IReadOnlyDictionary<string, VmStatus> _vms = new Dictionary<string, VmStatus>();
     private long? _incarnation;
     private long _seenAt;
+    private (long? Incarnation, long Total) _unreportedHits;
     private bool _heard;
     private bool _expired;
     private string _stateBefore = HostStates.Offline;
@@ -69,6 +70,18 @@ public sealed class HostEntry
         }
 
         Changed.Set();
+    }
+
+    /// <summary>Takes in what an agent process has counted since it started.</summary>
+    /// <returns>By how much that is more than it said before.</returns>
+    public long CountUnreportedHits(long incarnation, long total)
+    {
+        lock (_lock)
+        {
+            var before = _unreportedHits.Incarnation == incarnation ? _unreportedHits.Total : 0;
+            _unreportedHits = (incarnation, Math.Max(before, total));
+            return Math.Max(0, total - before);
+        }
     }
 
     /// <summary>False when another incarnation holds the host.</summary>

@@ -61,6 +61,9 @@ public sealed class StatusBoard(TimeProvider time, IOptions<FleetOptions> option
     public bool Heartbeat(string host, long incarnation, IReadOnlyDictionary<string, VmStatus> vms) =>
         Of(host).Heartbeat(incarnation, vms, Now, Interval);
 
+    /// <summary>By how much an agent's count is more than it said before.</summary>
+    public long CountUnreportedHits(string host, long incarnation, long total) => Of(host).CountUnreportedHits(incarnation, total);
+
     public bool IsCurrent(string host, long incarnation) => Of(host).Incarnation == incarnation;
 
     /// <summary>An incarnation that no claim here was ever answered with.</summary>

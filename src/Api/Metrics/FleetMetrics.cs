@@ -35,6 +35,9 @@ internal static class FleetMetrics
     public static readonly Counter<long> Hits = FleetMeter.Meter.CreateCounter<long>(
         "hits", null, "Intercepted accesses stored, with those that one row counts.");
 
+    public static readonly Counter<long> HitsUnreported = FleetMeter.Meter.CreateCounter<long>(
+        "hits.unreported", null, "Accesses to poisoned pages that hosts counted and did not report one by one: guests that hammer a page.");
+
     public static readonly Counter<long> Faults = FleetMeter.Meter.CreateCounter<long>(
         "host.faults", null, "Memory errors of hosts stored, by kind, with those that one row counts.");
 

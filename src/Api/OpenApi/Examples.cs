@@ -106,7 +106,7 @@ internal static class Examples
         ["ClaimResult"] = Of(new ClaimResult(4702, "5s"), FleetJson.Default.ClaimResult),
         ["DesiredVm"] = Of(new DesiredVm("vm-1", "host-a", Memory, Attach, 4711, 4713, 4711, Hash, [new PageKey(5000, 12)]), FleetJson.Default.DesiredVm),
         ["HeartbeatRequest"] = Of(
-            new HeartbeatRequest(4702, [new VmStatus("vm-1", 4711, 4713, 4713, Hash, EnforcementStates.Armed, null, [])]), FleetJson.Default.HeartbeatRequest),
+            new HeartbeatRequest(4702, [new VmStatus("vm-1", 4711, 4713, 4713, Hash, EnforcementStates.Armed, null, [])], 17), FleetJson.Default.HeartbeatRequest),
         ["HeartbeatResult"] = Of(new HeartbeatResult("5s", []), FleetJson.Default.HeartbeatResult),
         ["ReportsRequest"] = Of(new ReportsRequest(4702, Id + Id, [Report()]), FleetJson.Default.ReportsRequest),
         ["ReportsResult"] = Of(new ReportsResult(1, []), FleetJson.Default.ReportsResult),

@@ -1,7 +1,11 @@
 namespace Fleet.Contracts.Agents;
 
 /// <summary>Body of POST /v1/hosts/{host}/heartbeat; sent at the interval, and at once when what is armed changes.</summary>
-public sealed record HeartbeatRequest(long Incarnation, IReadOnlyList<VmStatus> Vms);
+/// <param name="UnreportedHits">
+/// Accesses to poisoned pages that the host's kernel counted and no report holds, since the agent process started: a guest that hammers a
+/// page makes more of them than are read one by one.
+/// </param>
+public sealed record HeartbeatRequest(long Incarnation, IReadOnlyList<VmStatus> Vms, long UnreportedHits = 0);
 
 /// <summary>What the agent has confirmed for one VM, from evidence it took itself.</summary>
 /// <param name="MemoryInstance">Memory instance of the set it is talking of.</param>

@@ -1,6 +1,7 @@
 using Fleet.Contracts;
 using Fleet.Contracts.Agents;
 using Fleet.Contracts.Vms;
+using Fleet.HostAgent.Observe;
 using Fleet.HostAgent.Options;
 using Fleet.HostAgent.Reconcile;
 using Microsoft.Extensions.Options;
@@ -9,7 +10,7 @@ namespace Fleet.HostAgent.ControlPlane;
 
 /// <summary>Tells the control plane what this host has confirmed, at the interval it asks for and at once on a change.</summary>
 public sealed class Heartbeats(
-    ControlPlaneClient client, DesiredStream stream, VmTable table, StatusSignal status, IOptions<AgentOptions> options, TimeProvider time)
+    ControlPlaneClient client, DesiredStream stream, VmTable table, StatusSignal status, AccessObserver observer, IOptions<AgentOptions> options, TimeProvider time)
 {
     private volatile bool _connected;
 
@@ -34,7 +35,7 @@ public sealed class Heartbeats(
         var interval = Parse(claim.HeartbeatInterval);
         while (true)
         {
-            var answer = await client.HeartbeatAsync(new HeartbeatRequest(claim.Incarnation, Statuses()), cancellationToken);
+            var answer = await client.HeartbeatAsync(new HeartbeatRequest(claim.Incarnation, Statuses(), observer.Dropped), cancellationToken);
             _connected = true;
             interval = Parse(answer.HeartbeatInterval);
             foreach (var vm in answer.Refetch)

@@ -1,3 +1,4 @@
+using Fleet.HostAgent.Observe;
 using Fleet.HostAgent.Options;
 using Fleet.Linux;
 using Fleet.Linux.Tracing;
@@ -25,7 +26,7 @@ public sealed partial class MemoryFailureWatch(
         try
         {
             _fs = TraceFs.Open();
-            foreach (var name in _fs.RemoveLeftovers(Owner(options.Value)))
+            foreach (var name in _fs.RemoveLeftovers(Owner(options.Value)).Concat(_fs.RemoveLeftovers(ObservationProbe.Owner)))
             {
                 LogLeftover(name);
             }
@@ -84,19 +85,20 @@ public sealed partial class MemoryFailureWatch(
 
     private void Take(IReadOnlyList<string> lines)
     {
-        if (lines.Any(line => TraceLine.ParseLost(line) > 0))
-        {
-            queue.AddAll();
-        }
-
         var parsed = lines.Select(TraceLine.Parse).OfType<TraceLine>().ToList();
         foreach (var sighting in parsed.Where(line => line.Event == MemoryControllerEvent.Name.Name).Select(line => MemoryControllerEvent.Parse(line.Fields)).OfType<MemoryControllerEvent>())
         {
             modules.Saw(sighting);
         }
 
-        var errors = parsed.Where(line => MemoryFailureEvent.Names.Any(name => name.Name == line.Event)).Select(line => MemoryFailureEvent.Parse(line.Fields)).OfType<MemoryFailureEvent>().ToList();
-        if (errors.Count > 0)
+        var told = parsed.Where(line => MemoryFailureEvent.Names.Any(name => name.Name == line.Event)).Select(line => MemoryFailureEvent.Parse(line.Fields)).ToList();
+        if (told.Contains(null) || lines.Any(line => TraceLine.ParseLost(line) > 0))
+        {
+            // Lost, or of a kernel that words it otherwise: something failed, and the page tables tell what.
+            queue.AddAll();
+        }
+
+        if (told.OfType<MemoryFailureEvent>().ToList() is { Count: > 0 } errors)
         {
             queue.Add(errors);
         }

@@ -128,7 +128,7 @@ public sealed partial class AccessObserver(IOptions<AgentOptions> options, TimeP
 
             if (hot)
             {
-                TryRewrite();
+                TryRewrite(hotFirst: true);
             }
         }
     }
@@ -244,11 +244,11 @@ public sealed partial class AccessObserver(IOptions<AgentOptions> options, TimeP
         return owner;
     }
 
-    private void TryRewrite()
+    private void TryRewrite(bool hotFirst = false)
     {
         try
         {
-            Rewrite();
+            Rewrite(hotFirst);
         }
         catch (LinuxException exception)
         {
@@ -256,7 +256,11 @@ public sealed partial class AccessObserver(IOptions<AgentOptions> options, TimeP
         }
     }
 
-    private void Rewrite()
+    /// <param name="hotFirst">
+    /// A page goes over to those that are only counted. The new place sees it before the old one lets go of it: for a moment it is counted in both,
+    /// and never in neither.
+    /// </param>
+    private void Rewrite(bool hotFirst = false)
     {
         if (_fs is null)
         {
@@ -266,9 +270,17 @@ public sealed partial class AccessObserver(IOptions<AgentOptions> options, TimeP
         // Guest frames of all VMMs in one filter: an instance for each would cost a buffer on every processor, and a look at every switch of threads.
         var kvm = TraceFilter.Of(KvmPageFaultEvent.AddressField, _vmms.Values.SelectMany(vmm => vmm.GuestRanges(_hot!.Of(vmm.Attachment))));
         var user = TraceFilter.Of(UserPageFaultEvent.AddressField, _vmms.Values.SelectMany(vmm => vmm.HostRanges(_hot!.Of(vmm.Attachment))));
-        _hot!.Watch(_fs, _vmms.Values);
+        if (hotFirst)
+        {
+            _hot!.Watch(_fs, _vmms.Values);
+        }
+
         _filters.Kvm = Apply(KvmPageFaultEvent.Name, kvm.Text, _filters.Kvm);
         _filters.User = Apply(UserPageFaultEvent.Name, user.Text, _filters.User);
+        if (!hotFirst)
+        {
+            _hot!.Watch(_fs, _vmms.Values);
+        }
     }
 
     private string? Apply(TraceEvent traceEvent, string? filter, string? present)

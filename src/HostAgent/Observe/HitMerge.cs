@@ -6,14 +6,14 @@ namespace Fleet.HostAgent.Observe;
 /// One access seen by two sources is one hit. A page's accesses that the kernel's tracepoints showed and those for which its VMM says it injected a
 /// machine check are the same ones: the count is the larger of the two. An access that both saw carries the tracepoint's evidence, which knows
 /// address and kind, and the VMM's outcome. One that only the tracepoint saw waits for the VMM's word for a moment, then it is a hit by itself; the
-/// VMM's word for it, should it still come, adds nothing.
+/// VMM's word for it, should it still come, adds nothing. Neither does the tracepoint's line for one that the VMM spoke of a moment before.
 /// </summary>
 /// <typeparam name="TVmm">Names a VMM process.</typeparam>
 public sealed class HitMerge<TVmm>(TimeProvider time)
     where TVmm : notnull
 {
-    /// <summary>How long the VMM's word may take: its line is queued for at most 250 ms, and a busy host is slow.</summary>
-    public static readonly TimeSpan Patience = TimeSpan.FromSeconds(1);
+    /// <summary>How long the VMM's word may take: its line is queued for 250 ms, and a busy host is slow (one of 300 took over a second under emulation).</summary>
+    public static readonly TimeSpan Patience = TimeSpan.FromSeconds(2);
 
     private readonly Lock _lock = new();
     private readonly Dictionary<(TVmm Vmm, long Frame), PageHits> _pages = [];
@@ -28,7 +28,10 @@ public sealed class HitMerge<TVmm>(TimeProvider time)
                 _pages[(vmm, frame)] = page = new PageHits();
             }
 
-            page.Add((access, vcpu, evidence), time.GetUtcNow(), time.GetTimestamp());
+            if (!page.IsExplained(time))
+            {
+                page.Add((access, vcpu, evidence), time.GetUtcNow(), time.GetTimestamp());
+            }
         }
     }
 
@@ -37,7 +40,12 @@ public sealed class HitMerge<TVmm>(TimeProvider time)
     {
         lock (_lock)
         {
-            return _pages.TryGetValue((vmm, said.Frame), out var page) ? page.Explain(said) : [said];
+            if (!_pages.TryGetValue((vmm, said.Frame), out var page))
+            {
+                _pages[(vmm, said.Frame)] = page = new PageHits();
+            }
+
+            return page.Explain(said, time.GetTimestamp());
         }
     }
 
@@ -89,6 +97,9 @@ public sealed class HitMerge<TVmm>(TimeProvider time)
         // Reported on the tracepoint's word alone.
         private long _credit;
 
+        // Reported on the VMM's word alone, and when it spoke last: what the tracepoint showed of it may not be read yet. Lost lines never come.
+        private (long Count, long At) _debit;
+
         public long Since { get; private set; }
 
         public bool IsEmpty => _parts.Count == 0;
@@ -107,7 +118,20 @@ public sealed class HitMerge<TVmm>(TimeProvider time)
             }
         }
 
-        public IReadOnlyList<ObservedAccess> Explain(ObservedAccess said)
+        /// <summary>Whether the VMM has spoken of this access already.</summary>
+        public bool IsExplained(TimeProvider time)
+        {
+            if (_debit.Count == 0 || time.GetElapsedTime(_debit.At) >= Patience)
+            {
+                _debit.Count = 0;
+                return false;
+            }
+
+            _debit.Count--;
+            return true;
+        }
+
+        public IReadOnlyList<ObservedAccess> Explain(ObservedAccess said, long timestamp)
         {
             var left = said.Count - Math.Min(said.Count, _credit);
             _credit -= said.Count - left;
@@ -131,6 +155,7 @@ public sealed class HitMerge<TVmm>(TimeProvider time)
 
             if (left > 0)
             {
+                _debit = (_debit.Count + left, timestamp);
                 explained.Add(said with { Count = left });
             }
 

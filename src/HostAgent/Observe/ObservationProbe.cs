@@ -6,6 +6,8 @@ namespace Fleet.HostAgent.Observe;
 /// <summary>Whether this host's kernel shows accesses to poisoned pages, found out by having it do so.</summary>
 public static class ObservationProbe
 {
+    public const string Owner = "fleet-probe";
+
     /// <summary>Adds <c>observation</c> (<c>kernel</c>, or <c>vmm</c> where only VMMs can tell) and a row for each tracepoint.</summary>
     public static void AddTo(IDictionary<string, string> table)
     {
@@ -27,7 +29,7 @@ public static class ObservationProbe
                 return $"no: the kernel has no tracepoint {traceEvent}";
             }
 
-            using var instance = fs.Create("fleet-probe", "events");
+            using var instance = fs.Create(Owner, "events");
             instance.Enable(traceEvent, filter);
             return "yes";
         }

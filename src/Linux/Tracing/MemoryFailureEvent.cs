@@ -12,7 +12,7 @@ public sealed partial record MemoryFailureEvent(ulong Frame, string PageType, st
     /// <summary>Where the tracepoint is, by the kernel's age.</summary>
     public static readonly IReadOnlyList<TraceEvent> Names = [new("ras", "memory_failure_event"), new("memory_failure", "memory_failure_event")];
 
-    /// <param name="fields">As the tracepoint prints them: <c>pfn 0x1234: recovery action for dirty LRU page: Recovered</c>.</param>
+    /// <param name="fields">As the tracepoint prints them: <c>pfn 0x1234: recovery action for dirty LRU page: Recovered</c> (tried with 6.12).</param>
     public static MemoryFailureEvent? Parse(string fields)
     {
         var match = Pattern().Match(fields);
@@ -21,6 +21,6 @@ public sealed partial record MemoryFailureEvent(ulong Frame, string PageType, st
             : null;
     }
 
-    [GeneratedRegex(@"\Apfn 0x([0-9a-fA-F]+): recovery action for (.+): (\w+)\s*\z", RegexOptions.CultureInvariant)]
+    [GeneratedRegex(@"\Apfn:? ?0x([0-9a-fA-F]+):? recovery action for (.+): (\w+)\s*\z", RegexOptions.CultureInvariant)]
     private static partial Regex Pattern();
 }

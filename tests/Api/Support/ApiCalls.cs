@@ -113,6 +113,9 @@ public sealed class TestAgent(string host, HttpClient client)
     public Task<HttpResponseMessage> BeatAsync(params VmStatus[] vms) =>
         Client.PostAsJsonAsync(Routes.Heartbeat(Host), new HeartbeatRequest(Incarnation, vms), FleetJson.Default.HeartbeatRequest);
 
+    public Task<HttpResponseMessage> BeatAsync(long unreportedHits) =>
+        Client.PostAsJsonAsync(Routes.Heartbeat(Host), new HeartbeatRequest(Incarnation, [], unreportedHits), FleetJson.Default.HeartbeatRequest);
+
     public async Task<DesiredVm> DesiredAsync(string vm) =>
         await (await Client.GetAsync(Routes.DesiredVm(Host, vm))).ReadAsync(FleetJson.Default.DesiredVm);
 
