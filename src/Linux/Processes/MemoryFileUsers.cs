@@ -29,6 +29,27 @@ public static class MemoryFileUsers
         return null;
     }
 
+    /// <summary>What every process maps, for several questions at one time; <see cref="FindOther(IReadOnlyDictionary{int, IReadOnlySet{ulong}}, IReadOnlySet{ulong}, int, int)"/> asks it.</summary>
+    /// <returns>The inodes of memfds by process; processes without any are left out.</returns>
+    public static IReadOnlyDictionary<int, IReadOnlySet<ulong>> Scan() => Pids()
+        .Select(pid => KeyValuePair.Create(pid, (IReadOnlySet<ulong>)MappedBy(pid).ToHashSet()))
+        .Where(process => process.Value.Count > 0)
+        .ToDictionary();
+
+    /// <summary>As the other, of a scan made before; a process that is found is looked at again, so that one that ended since is none.</summary>
+    public static (int Pid, string Name)? FindOther(IReadOnlyDictionary<int, IReadOnlySet<ulong>> scan, IReadOnlySet<ulong> inodes, int owner, int self)
+    {
+        foreach (var (pid, mapped) in scan)
+        {
+            if (pid != owner && pid != self && mapped.Overlaps(inodes) && HasMapped(pid, inodes) && !SharesMemory(pid, owner))
+            {
+                return (pid, NameOf(pid));
+            }
+        }
+
+        return null;
+    }
+
     /// <summary>Processes whose mappings this one may not see: none for root on the host itself, some where a sandbox stands around it.</summary>
     public static int CountHidden() => Pids().Count(IsHidden);
 
@@ -53,18 +74,20 @@ public static class MemoryFileUsers
         }
     }
 
-    private static bool HasMapped(int pid, IReadOnlySet<ulong> inodes)
+    private static bool HasMapped(int pid, IReadOnlySet<ulong> inodes) => MappedBy(pid).Any(inodes.Contains);
+
+    private static List<ulong> MappedBy(int pid)
     {
         try
         {
             // Nearly every line of the host is some library's: those are not taken apart.
-            return File.ReadLines(FormattableString.Invariant($"/proc/{pid}/maps"))
-                .Any(line => line.Contains(Memfd, StringComparison.Ordinal) && inodes.Contains(ProcessMaps.Parse(line).Inode));
+            return [.. File.ReadLines(FormattableString.Invariant($"/proc/{pid}/maps"))
+                .Where(line => line.Contains(Memfd, StringComparison.Ordinal)).Select(line => ProcessMaps.Parse(line).Inode)];
         }
         catch (Exception exception) when (exception is IOException or UnauthorizedAccessException)
         {
             // It ended meanwhile, or is hidden.
-            return false;
+            return [];
         }
     }
 
