@@ -7,7 +7,7 @@ internal static class ProcessResources
 {
     /// <summary>Open descriptors by what they are, but for the programs that its runtime loads when it first needs them.</summary>
     public static IReadOnlyDictionary<string, int> Descriptors(int pid) => Targets(pid)
-        .Where(target => !target.EndsWith(".dll", StringComparison.Ordinal))
+        .Where(target => !target.EndsWith(".dll", StringComparison.Ordinal) && !target.EndsWith(".pdb", StringComparison.Ordinal))
         .CountBy(target => target.Split(":[")[0]).ToDictionary();
 
     /// <summary>What there is more of than before; empty when nothing is.</summary>

@@ -29,12 +29,14 @@ public sealed partial class ServiceNotifier(
         try
         {
             await progress.WhenLookedAsync().WaitAsync(stoppingToken);
+            // Four in a period: a look at one VM may take most of it, and the next tick still comes in time.
+            using var timer = new PeriodicTimer(manager.Watchdog / 4 ?? Unwatched, time);
             if (!manager.TryNotify($"READY=1\nSTATUS={Status()}"))
             {
                 LogNotTold(manager.NotifySocket);
             }
 
-            await FollowAsync(stoppingToken);
+            await FollowAsync(timer, stoppingToken);
         }
         catch (OperationCanceledException) when (stoppingToken.IsCancellationRequested)
         {
@@ -42,10 +44,8 @@ public sealed partial class ServiceNotifier(
         }
     }
 
-    private async Task FollowAsync(CancellationToken cancellationToken)
+    private async Task FollowAsync(PeriodicTimer timer, CancellationToken cancellationToken)
     {
-        // Four in a period: a look at one VM may take most of it, and the next tick still comes in time.
-        using var timer = new PeriodicTimer(manager.Watchdog / 4 ?? Unwatched, time);
         var seen = progress.Turns;
         work.Poke();
         while (await timer.WaitForNextTickAsync(cancellationToken))
