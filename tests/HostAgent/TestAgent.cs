@@ -64,6 +64,7 @@ internal sealed class TestAgent : IAsyncDisposable
             ["Agent:StateFolder"] = root,
             ["Agent:VerifySeconds"] = "3600",
             ["Agent:LogFormat"] = "text",
+            ["Agent:Policy"] = policy,
         });
         builder.Configuration.AddInMemoryCollection(settings.Select(setting => KeyValuePair.Create(setting.Name, (string?)setting.Value)));
         builder.AddHostAgent();
