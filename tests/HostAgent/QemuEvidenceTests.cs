@@ -48,7 +48,7 @@ public sealed class QemuEvidenceTests : IDisposable
         {
             InstrumentPublished = (instrument, self) =>
             {
-                if (instrument is { Meter.Name: QemuMeter.Name, Name: "fleet_agent_hits_unplaced" })
+                if (instrument is { Meter.Name: QemuMeter.Name, Name: "hits.unplaced" })
                 {
                     self.EnableMeasurementEvents(instrument);
                 }
@@ -78,7 +78,9 @@ public sealed class QemuEvidenceTests : IDisposable
         qmp.SendEvent("MEMORY_FAILURE", Injected);
         qmp.SendEvent("MEMORY_FAILURE", Injected);
 
-        await TestAgent.UntilAsync(() => agent.Spool.Count == 2);
+        // The new poison with the fault of this host that is behind it.
+        await TestAgent.UntilAsync(() => agent.Spool.Count == 3);
+        Assert.Equal([AgentReport.Fault, AgentReport.Hit, AgentReport.Poison], agent.Spool.Peek(10).Select(report => report.Kind).Order());
         Assert.Equal((40L, 1L), (Hits(agent).Single().Frame, Hits(agent).Single().Count));
         var poison = agent.Spool.Peek(10).Single(report => report.Kind == AgentReport.Poison);
         Assert.Equal((80L, 12, "srar", 1L), (poison.Frame, poison.Shift, poison.Class, poison.MemoryInstance));

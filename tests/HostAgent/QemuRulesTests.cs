@@ -4,6 +4,7 @@ using Fleet.Contracts.Hits;
 using Fleet.Contracts.Vms;
 using Fleet.HostAgent.Attach.Qemu;
 using Fleet.HostAgent.Enforce;
+using Fleet.HostAgent.Observe;
 
 namespace Fleet.HostAgent.Tests;
 
@@ -90,12 +91,12 @@ public sealed class QemuRulesTests
     [Trait("Invariant", "I8")]
     public void Failures_OnePageArmed_AreHitsOfThatPage()
     {
-        var (reports, unplaced) = Build([new QemuFailures("inject", 3, At, At.AddSeconds(1))], null, new PageKey(300, 12));
+        var findings = Build([new QemuFailures("inject", 3, At, At.AddSeconds(1))], null, new PageKey(300, 12));
 
-        var hit = Assert.Single(reports);
-        Assert.Equal((AgentReport.Hit, 300L, 3L, HitEvidences.Qmp, HitOutcomes.MceInjected), (hit.Kind, hit.Frame, hit.Count, hit.Evidence, hit.Outcome));
-        Assert.Equal((At, At.AddSeconds(1), 7L), (hit.FirstAt, hit.LastAt, hit.PlacementEpoch));
-        Assert.Equal(0, unplaced);
+        Assert.Equal(
+            new ObservedAccess(300, HitAccesses.Unknown, null, HitEvidences.Qmp, HitOutcomes.MceInjected, 3, At, At.AddSeconds(1)), Assert.Single(findings.Hits));
+        Assert.Empty(findings.Poison);
+        Assert.Equal(0, findings.Unplaced);
     }
 
     [Theory]
@@ -103,16 +104,16 @@ public sealed class QemuRulesTests
     [InlineData("reset", HitOutcomes.VmKilled)]
     [InlineData("ignore", HitOutcomes.Unknown)]
     public void Failures_ByAction_HaveTheirOutcome(string action, string outcome) =>
-        Assert.Equal(outcome, Build([new QemuFailures(action, 1, At, At)], null, new PageKey(300, 12)).Reports.Single().Outcome);
+        Assert.Equal(outcome, Build([new QemuFailures(action, 1, At, At)], null, new PageKey(300, 12)).Hits.Single().Outcome);
 
     [Fact]
     [Trait("Invariant", "I8")]
     public void Failures_SeveralPagesArmed_AreCountedAndNeverGuessed()
     {
-        var (reports, unplaced) = Build([new QemuFailures("inject", 3, At, At)], null, new PageKey(300, 12), new PageKey(400, 12));
+        var findings = Build([new QemuFailures("inject", 3, At, At)], null, new PageKey(300, 12), new PageKey(400, 12));
 
-        Assert.Empty(reports);
-        Assert.Equal(3, unplaced);
+        Assert.Empty(findings.Hits);
+        Assert.Equal(3, findings.Unplaced);
         Assert.Equal(3, Build([new QemuFailures("inject", 3, At, At)], null).Unplaced);
     }
 
@@ -120,13 +121,14 @@ public sealed class QemuRulesTests
     [Trait("Invariant", "I8")]
     public void Failures_WithTheLog_AreHitsOfTheirPagesAndNewPoisonElsewhere()
     {
-        var (reports, unplaced) = Build(
+        var findings = Build(
             [new QemuFailures("inject", 4, At, At)],
             [new QemuLogEntry(0x12c064, true), new QemuLogEntry(0x12c008, true), new QemuLogEntry(0x200000, false)],
             new PageKey(300, 12), new PageKey(400, 12));
 
-        Assert.Equal([(AgentReport.Hit, 300L, 2L, null), (AgentReport.Poison, 512L, 1L, "srao")], reports.Select(report => (report.Kind, report.Frame, report.Count, report.Class)));
-        Assert.Equal(1, unplaced);
+        Assert.Equal([(300L, 2L)], findings.Hits.Select(hit => (hit.Frame, hit.Count)));
+        Assert.Equal([(AgentReport.Poison, 512L, "srao")], findings.Poison.Select(report => (report.Kind, report.Frame, report.Class)));
+        Assert.Equal(1, findings.Unplaced);
     }
 
     [Fact]
@@ -163,7 +165,6 @@ public sealed class QemuRulesTests
             : 0x7f0000000000 + (piece.Start < 0x100000000 ? piece.Start : piece.Start - 0x80000000),
     })]);
 
-    private static (IReadOnlyList<AgentReport> Reports, long Unplaced) Build(
-        IReadOnlyList<QemuFailures> failures, IReadOnlyList<QemuLogEntry>? log, params PageKey[] trapped) =>
-        QemuFailureReports.Build(failures, log, FrameSet.Of(trapped), "vm-1", 1, 7);
+    private static QemuFindings Build(IReadOnlyList<QemuFailures> failures, IReadOnlyList<QemuLogEntry>? log, params PageKey[] trapped) =>
+        QemuFailureReports.Build(failures, log, FrameSet.Of(trapped), "vm-1", 1);
 }

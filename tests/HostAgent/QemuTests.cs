@@ -253,6 +253,34 @@ public sealed class QemuTests : IDisposable
         qemu.Dispose();
     }
 
+    /// <summary>The userfaultfd of a QEMU that is not root fails the kernel's accesses, KVM's among them: healthy pages must not be registered with it.</summary>
+    [Theory]
+    [InlineData(false, EnforcementStates.Armed)]
+    [InlineData(true, EnforcementStates.Failed)]
+    public async Task Adopt_MoreRangesThanMappings_NeverRegistersHealthyPagesOfAQemuThatIsNotRoot(bool user, string state)
+    {
+        using var qemu = await QemuProcess.StartAsync(_sockets.FullName, QemuProcess.Anonymous, user: user);
+        await using var agent = await TestAgent.StartAsync(
+            _root.FullName, "marker", [("Agent:AllowedPaths", _sockets.FullName), ("Agent:MapCountLimit", "8")], [qemu.Vm(1, new PageKey(300, 12))]);
+        await TestAgent.UntilAsync(() => agent.Table.Find("vm-1")?.Status?.State == state);
+
+        Assert.Equal(!user, agent.Table.Find("vm-1")!.Attachment!.WholeRegions);
+        Assert.Equal(user ? "mapping-limit: ENOMEM" : null, agent.Table.Find("vm-1")!.Status!.Reason);
+    }
+
+    /// <summary>QEMU has no part in the barrier: nobody could vouch that its guest stands still.</summary>
+    [Fact]
+    public async Task Migration_OfAQemu_IsTheObstacleThatItHasNoBarrier()
+    {
+        using var qemu = await QemuProcess.StartAsync(_sockets.FullName);
+        var migrating = qemu.Vm(1) with { Migration = new DesiredMigration("m-1", "preparing", "host-a", "host-b", new VmAttach(AttachKinds.Qemu, QmpSocket: "/x"), false, null) };
+        await using var agent = await StartAsync(migrating);
+        await AttachedAsync(agent);
+        await agent.LookAsync("vm-1");
+
+        Assert.Equal(("m-1", "vmm-without-barrier"), Assert.Single(agent.Outbox.Take().Obstacles!) is var told ? (told.Migration, told.Code) : default);
+    }
+
     /// <summary>
     /// At a reset QEMU maps pages anew that had failed, so that marker and registration are gone. TCG has no failed pages: the test takes the marker
     /// away as the new mapping would.

@@ -64,6 +64,12 @@ public sealed class Attachment : IDisposable
     /// </summary>
     public bool WholeRegions { get; set; }
 
+    /// <summary>
+    /// Its userfaultfd answers accesses by the kernel (KVM, system calls) too. One with UFFD_USER_MODE_ONLY fails them: then no page that is not
+    /// poisoned may be registered.
+    /// </summary>
+    public bool ServesKernelAccess { get; init; } = true;
+
     /// <summary>The VMM takes part in the barrier (GATE).</summary>
     public bool HasBarrier { get; init; }
 

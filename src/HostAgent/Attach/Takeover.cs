@@ -67,6 +67,7 @@ public sealed partial class Takeover(AttachmentJournal journal, VmTable table, A
             return new Attachment(record.Vm, record.MemoryInstance, record.Vmm, pidfd, userfaultfd, record.Userfaultfd, new GuestLayout(regions))
             {
                 Kind = record.Kind,
+                ServesKernelAccess = record.Kind != AttachKinds.Qemu || Qemu.QemuUserfaultfd.ServesKernelAccess(record.Vmm.Pid),
                 Zapper = record.Kind == AttachKinds.Qemu ? qemu.Zapper(record.Vmm) : null,
                 Trapped = FrameSet.Of(record.Trapped),
                 HasBarrier = record.HasBarrier,

@@ -178,6 +178,11 @@ public sealed partial class VmReconciler(
     {
         if (!attachment.WholeRegions && maps.WouldExhaust(attachment, frames))
         {
+            if (!attachment.ServesKernelAccess)
+            {
+                throw new LinuxException(MapLimit.Reason, Errno.ENOMEM);
+            }
+
             attachment.WholeRegions = true;
             journal.Save(attachment);
             LogWholeRegions(attachment.Vm, frames.Ranges.Count);

@@ -2,7 +2,9 @@ using System.Net.Sockets;
 using Fleet.Contracts.Agents;
 using Fleet.Contracts.Vms;
 using Fleet.HostAgent.ControlPlane;
+using Fleet.HostAgent.Detect;
 using Fleet.HostAgent.Gate;
+using Fleet.HostAgent.Observe;
 using Fleet.HostAgent.Options;
 using Fleet.HostAgent.Reconcile;
 using Fleet.HostAgent.Spool;
@@ -15,7 +17,8 @@ namespace Fleet.HostAgent.Attach.Qemu;
 
 /// <summary>One VM's QEMU: connects to its QMP socket, attaches, and follows its events; again and again, for as long as the VM is here.</summary>
 public sealed partial class QemuConnection(
-    VmEntry entry, string socket, Attachments attachments, QemuOpener opener, GateKeeper gate, WorkSet work, ReportSpool spool, QemuMeter meter,
+    VmEntry entry, string socket, Attachments attachments, QemuOpener opener, GateKeeper gate, WorkSet work, ReportSpool spool, PoisonIntake intake,
+    AccessObserver observer, QemuMeter meter,
     IOptions<AgentOptions> options, TimeProvider time, ILogger<QemuConnection> logger)
 {
     private string? _lastSaid;
@@ -51,7 +54,7 @@ public sealed partial class QemuConnection(
         {
             using var client = await QmpClient.ConnectAsync(socket, time, cancellationToken);
             using var closed = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
-            var evidence = new QemuEvidence(entry, Log(), spool, gate, meter, time, logger);
+            var evidence = new QemuEvidence(entry, Log(), spool, intake, observer, meter, time, logger);
             var reading = client.RunAsync(line => OnEvent(line, evidence), closed.Token);
             var storing = evidence.RunAsync(closed.Token);
             try

@@ -2,8 +2,8 @@ using System.Text.Json;
 using System.Threading.Channels;
 using Fleet.Contracts;
 using Fleet.Contracts.Agents;
-using Fleet.HostAgent.Enforce;
-using Fleet.HostAgent.Gate;
+using Fleet.HostAgent.Detect;
+using Fleet.HostAgent.Observe;
 using Fleet.HostAgent.Reconcile;
 using Fleet.HostAgent.Spool;
 using Microsoft.Extensions.Logging;
@@ -15,14 +15,16 @@ namespace Fleet.HostAgent.Attach.Qemu;
 /// what comes in between is added up, and so is what comes while the spool is full.
 /// </summary>
 public sealed partial class QemuEvidence(
-    VmEntry entry, QemuLog? log, ReportSpool spool, GateKeeper gate, QemuMeter meter, TimeProvider time, ILogger logger)
+    VmEntry entry, QemuLog? log, ReportSpool spool, PoisonIntake intake, AccessObserver observer, QemuMeter meter, TimeProvider time, ILogger logger)
 {
     private static readonly TimeSpan Window = TimeSpan.FromMilliseconds(250);
     private static readonly TimeSpan Retry = TimeSpan.FromSeconds(5);
 
     private readonly Lock _lock = new();
     private readonly Channel<bool> _signal = Channel.CreateBounded<bool>(new BoundedChannelOptions(1) { FullMode = BoundedChannelFullMode.DropWrite });
-    private readonly List<QemuLogEntry> _lines = [];
+    // Found, and not yet in the spool.
+    private readonly List<ObservedAccess> _hits = [];
+    private readonly List<AgentReport> _poison = [];
     private readonly Dictionary<string, QemuFailures> _failures = new(StringComparer.Ordinal);
 
     /// <summary>Takes the event MEMORY_FAILURE; all of them, action required or not (FACTS 4).</summary>
@@ -89,10 +91,25 @@ public sealed partial class QemuEvidence(
             _failures.Clear();
         }
 
+        if (entry.Attachment is not { } attachment)
+        {
+            CountUnplaced(failures.Sum(failure => failure.Count));
+            return true;
+        }
+
+        Find(attachment, failures);
+        if (_hits.Count + _poison.Count == 0)
+        {
+            return true;
+        }
+
         try
         {
-            if (TryStore(failures))
+            var found = PoisonIntake.Behind(attachment, _poison.Select(report => new PageKey(report.Frame, report.Shift!.Value)));
+            if (intake.TryStore(entry, attachment, origin => Reports(attachment, origin), found))
             {
+                _hits.Clear();
+                _poison.Clear();
                 return true;
             }
         }
@@ -101,46 +118,48 @@ public sealed partial class QemuEvidence(
             LogNotStored(exception, entry.Vm);
         }
 
-        failures.ForEach(Add);
         return false;
     }
 
-    private bool TryStore(List<QemuFailures> failures)
+    private void Find(Attachment attachment, List<QemuFailures> failures)
     {
-        if (entry.Attachment is not { } attachment)
-        {
-            CountUnplaced(failures.Sum(failure => failure.Count));
-            return true;
-        }
+        List<QemuLogEntry>? lines = log is null ? null : ReadLog(log);
+        var findings = QemuFailureReports.Build(failures, lines, attachment.Trapped, entry.Vm, attachment.MemoryInstance);
+        _poison.AddRange(findings.Poison);
+        CountUnplaced(findings.Unplaced);
 
-        ReadLog();
-        var (reports, unplaced) = QemuFailureReports.Build(
-            failures, log is null ? null : _lines, attachment.Trapped, entry.Vm, attachment.MemoryInstance, entry.Desired?.PlacementEpoch);
-        var poison = FrameSet.Of(reports.Where(report => report.Kind == AgentReport.Poison).Select(report => new PageKey(report.Frame, report.Shift!.Value)));
-        if (!poison.IsEmpty)
+        // What the kernel showed of these accesses was recorded before QEMU could speak of them. Once: what is explained is used up.
+        observer.Drain();
+        foreach (var hit in findings.Hits.SelectMany(said => observer.Merge.Explain(attachment, said)))
         {
-            gate.TakeReportedPoison(attachment, poison);
+            var at = _hits.FindIndex(other => other with { Count = 0, FirstAt = default, LastAt = default } == hit with { Count = 0, FirstAt = default, LastAt = default });
+            if (at < 0)
+            {
+                _hits.Add(hit);
+            }
+            else
+            {
+                _hits[at] = _hits[at] with { Count = _hits[at].Count + hit.Count, LastAt = hit.LastAt };
+            }
         }
-
-        if (reports.Count > 0 && !spool.TryAppend(reports))
-        {
-            return false;
-        }
-
-        _lines.Clear();
-        CountUnplaced(unplaced);
-        return true;
     }
 
-    private void ReadLog()
+    private IReadOnlyList<AgentReport> Reports(Attachment attachment, string? origin) =>
+    [
+        .. _poison.Select(report => report with { Origin = origin }),
+        .. _hits.Select(hit => hit.ToReport(entry.Vm, attachment.MemoryInstance, entry.PlacementEpoch ?? 0)),
+    ];
+
+    private List<QemuLogEntry> ReadLog(QemuLog from)
     {
         try
         {
-            _lines.AddRange(log?.ReadNew() ?? []);
+            return [.. from.ReadNew()];
         }
         catch (Exception exception) when (exception is IOException or UnauthorizedAccessException)
         {
             LogNoLog(exception, entry.Vm);
+            return [];
         }
     }
 

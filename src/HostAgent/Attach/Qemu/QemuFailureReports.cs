@@ -3,6 +3,7 @@ using Fleet.Contracts.Agents;
 using Fleet.Contracts.Hits;
 using Fleet.Contracts.Pages;
 using Fleet.HostAgent.Enforce;
+using Fleet.HostAgent.Observe;
 
 namespace Fleet.HostAgent.Attach.Qemu;
 
@@ -14,40 +15,48 @@ public sealed record QemuFailures(string Action, long Count, DateTimeOffset Firs
 /// <param name="ActionRequired">BUS_MCEERR_AR: the guest accessed it, as against an error that was found meanwhile (AO).</param>
 public sealed record QemuLogEntry(ulong GuestPhysicalAddress, bool ActionRequired);
 
-/// <summary>Turns what QEMU says of memory failures into reports. Pure.</summary>
+/// <param name="Hits">Accesses to pages that Fleet trapped.</param>
+/// <param name="Poison">Pages that failed by themselves: new poison.</param>
+/// <param name="Unplaced">Failures that could be any of several pages.</param>
+public sealed record QemuFindings(IReadOnlyList<ObservedAccess> Hits, IReadOnlyList<AgentReport> Poison, long Unplaced)
+{
+    public static readonly QemuFindings None = new([], [], 0);
+}
+
+/// <summary>Makes of what QEMU says of memory failures what is to be reported. Pure.</summary>
 public static class QemuFailureReports
 {
     /// <param name="trapped">Frames that may carry a marker in this QEMU.</param>
     /// <param name="log">The log's lines of the same time; null where the log is not read.</param>
-    /// <returns>
-    /// The reports, and how many failures could be any of several pages: those have no report of their own. With several armed pages and no log
-    /// an event says only that one of them was touched; the kernel's tracepoints tell which.
-    /// </returns>
-    public static (IReadOnlyList<AgentReport> Reports, long Unplaced) Build(
-        IReadOnlyList<QemuFailures> failures, IReadOnlyList<QemuLogEntry>? log, FrameSet trapped, string vm, long memoryInstance, long? placementEpoch)
+    /// <remarks>
+    /// With several armed pages and no log an event says only that one of them was touched, and is never guessed: the kernel's tracepoints tell
+    /// which.
+    /// </remarks>
+    public static QemuFindings Build(IReadOnlyList<QemuFailures> failures, IReadOnlyList<QemuLogEntry>? log, FrameSet trapped, string vm, long memoryInstance)
     {
         if (failures.Count == 0)
         {
-            return ([], 0);
+            return QemuFindings.None;
         }
 
         var total = failures.Sum(failure => failure.Count);
         if (log is { Count: > 0 })
         {
             var (first, last) = (failures.Min(failure => failure.FirstAt), failures.Max(failure => failure.LastAt));
-            var reports = log.GroupBy(line => FrameMath.FrameOf(line.GuestPhysicalAddress)).Select(lines => trapped.Contains(lines.Key)
-                ? Hit(vm, memoryInstance, lines.Key, placementEpoch, first, last, lines.Count(), HitOutcomes.MceInjected)
-                : Poison(vm, memoryInstance, lines.Key, lines.Any(line => line.ActionRequired), first));
-            return ([.. reports], Math.Max(0, total - log.Count));
+            var frames = log.ToLookup(line => FrameMath.FrameOf(line.GuestPhysicalAddress));
+            return new QemuFindings(
+                [.. frames.Where(lines => trapped.Contains(lines.Key)).Select(lines => Hit(lines.Key, HitOutcomes.MceInjected, lines.Count(), first, last))],
+                [.. frames.Where(lines => !trapped.Contains(lines.Key)).Select(lines => Poison(vm, memoryInstance, lines.Key, lines.Any(line => line.ActionRequired), first))],
+                Math.Max(0, total - log.Count));
         }
 
         return log is null && trapped.Frames == 1
-            ? ([.. failures.Select(failure => Hit(vm, memoryInstance, trapped.Ranges[0].Start, placementEpoch, failure.FirstAt, failure.LastAt, failure.Count, OutcomeOf(failure.Action)))], 0)
-            : ([], total);
+            ? new QemuFindings([.. failures.Select(failure => Hit(trapped.Ranges[0].Start, OutcomeOf(failure.Action), failure.Count, failure.FirstAt, failure.LastAt))], [], 0)
+            : new QemuFindings([], [], total);
     }
 
-    private static AgentReport Hit(string vm, long memoryInstance, long frame, long? placementEpoch, DateTimeOffset first, DateTimeOffset last, long count, string outcome) =>
-        new(0, AgentReport.Hit, vm, memoryInstance, frame, null, null, null, placementEpoch, first, last, count, HitAccesses.Unknown, null, HitEvidences.Qmp, outcome);
+    private static ObservedAccess Hit(long frame, string outcome, long count, DateTimeOffset first, DateTimeOffset last) =>
+        new(frame, HitAccesses.Unknown, null, HitEvidences.Qmp, outcome, count, first, last);
 
     // Not one that Fleet trapped: the memory itself failed.
     private static AgentReport Poison(string vm, long memoryInstance, long frame, bool actionRequired, DateTimeOffset at) =>

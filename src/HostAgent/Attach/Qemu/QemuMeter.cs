@@ -14,8 +14,8 @@ public sealed class QemuMeter : IDisposable
 
     public QemuMeter()
     {
-        _stopped = _meter.CreateHistogram<double>("fleet_agent_vmm_stopped", "s", "How long a thread of a QEMU process was stopped for injected system calls.");
-        _unplaced = _meter.CreateCounter<long>("fleet_agent_hits_unplaced", "{hit}", "Memory failures that QEMU told without an address, and that could be any of several pages.");
+        _stopped = _meter.CreateHistogram<double>("vmm.stopped.seconds", "s", "How long a thread of a QEMU process was stopped for injected system calls.");
+        _unplaced = _meter.CreateCounter<long>("hits.unplaced", "{hit}", "Memory failures that QEMU told without an address, and that could be any of several pages.");
     }
 
     public void Stopped(TimeSpan time) => _stopped.Record(time.TotalSeconds);

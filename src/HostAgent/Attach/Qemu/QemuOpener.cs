@@ -33,6 +33,7 @@ public sealed partial class QemuOpener(Attachments attachments, QemuMeter meter,
             return new Attachment(desired.Vm, bound ?? desired.MemoryInstance, vmm, pidfd, userfaultfd, number, layout)
             {
                 Kind = AttachKinds.Qemu,
+                ServesKernelAccess = QemuUserfaultfd.ServesKernelAccess(vmm.Pid),
                 Zapper = Zapper(vmm),
                 MayHaveRun = true,
             };

@@ -1,3 +1,4 @@
+using System.Globalization;
 using Fleet.Linux;
 using Fleet.Linux.Processes;
 using Fleet.Linux.Ptrace;
@@ -62,6 +63,20 @@ public static class QemuUserfaultfd
         var found = QemuDescriptors.Of(vmm.Pid).Where(descriptor => descriptor.Link == "anon_inode:[userfaultfd]").Select(descriptor => descriptor.Number).ToList();
         return found.Select(number => (int?)number).FirstOrDefault(number => FeaturesOf(pidfd, number!.Value) is var (done, features) && done && features.HasFlag(UffdFeatures.Poison))
             ?? found.Select(number => (int?)number).FirstOrDefault(number => FeaturesOf(pidfd, number!.Value) is (false, _));
+    }
+
+    /// <summary>
+    /// Whether the one in this process was made without UFFD_USER_MODE_ONLY for sure: a process that has CAP_SYS_PTRACE on the host now had it
+    /// then, and <see cref="FindOrMake"/> tries without the flag first.
+    /// </summary>
+    /// <exception cref="IOException">The process has ended.</exception>
+    public static bool ServesKernelAccess(int pid)
+    {
+        const int CAP_SYS_PTRACE = 19;
+        var line = File.ReadLines(FormattableString.Invariant($"/proc/{pid}/status")).FirstOrDefault(line => line.StartsWith("CapEff:", StringComparison.Ordinal));
+        var capable = line is not null && ulong.TryParse(line.AsSpan(7).Trim(), NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out var bits) && (bits & (1UL << CAP_SYS_PTRACE)) != 0;
+        // Capabilities in a user namespace of its own do not count.
+        return capable && File.ReadAllText(FormattableString.Invariant($"/proc/{pid}/uid_map")).Split((char[]?)null, StringSplitOptions.RemoveEmptyEntries) is ["0", "0", "4294967295"];
     }
 
     private static (bool Done, UffdFeatures Features)? FeaturesOf(Pidfd pidfd, int number)
