@@ -1,3 +1,4 @@
+using Fleet.Contracts.Vms;
 using Fleet.HostAgent.Enforce;
 using Fleet.Linux.Processes;
 using Fleet.Linux.Userfaultfd;
@@ -46,6 +47,9 @@ public sealed class Attachment : IDisposable
         get => _trapped;
         set => _trapped = value;
     }
+
+    /// <summary>How it came to be attached: one of <see cref="AttachKinds"/>.</summary>
+    public string Kind { get; init; } = AttachKinds.Handoff;
 
     /// <summary>Frames of <see cref="Trapped"/> that are becoming ordinary in this moment: an access to one gets a page, not a marker.</summary>
     public FrameSet Healing
