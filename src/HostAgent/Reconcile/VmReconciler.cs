@@ -118,7 +118,7 @@ public sealed partial class VmReconciler(
         if (!plan.Lost.IsEmpty)
         {
             LogMarkerLost(entry.Vm, plan.Lost.Frames);
-            EnforceMeter.MarkersLost(entry.Vm, plan.Lost.Frames);
+            EnforceMeter.MarkersLost(plan.Lost.Frames);
         }
 
         if (_policy == EnforcementPolicy.Marker)
