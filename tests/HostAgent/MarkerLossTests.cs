@@ -94,7 +94,7 @@ public sealed class MarkerLossTests : IDisposable
         {
             _listener.InstrumentPublished = (instrument, listener) =>
             {
-                if (instrument.Meter.Name == EnforceMeter.Name && instrument.Name == "fleet_agent_markers_lost")
+                if (instrument.Meter.Name == EnforceMeter.Name && instrument.Name == "markers.lost")
                 {
                     listener.EnableMeasurementEvents(instrument);
                 }

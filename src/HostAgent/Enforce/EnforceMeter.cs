@@ -9,7 +9,7 @@ public static class EnforceMeter
 
     private static readonly Meter Meter = new(Name);
     private static readonly Counter<long> Lost = Meter.CreateCounter<long>(
-        "fleet_agent_markers_lost", "frames", "Frames that had been armed, and were found without marker or trap; each was armed again.");
+        "markers.lost", null, "Frames that had been armed, and were found without marker or trap; each was armed again.");
 
-    public static void MarkersLost(string vm, long frames) => Lost.Add(frames, new KeyValuePair<string, object?>("vm", vm));
+    public static void MarkersLost(long frames) => Lost.Add(frames);
 }
