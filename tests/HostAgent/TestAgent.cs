@@ -73,7 +73,6 @@ internal sealed class TestAgent : IAsyncDisposable
             ["Agent:StateFolder"] = root,
             ["Agent:VerifySeconds"] = "3600",
             ["Agent:LogFormat"] = "text",
-            ["Agent:Policy"] = policy,
         });
         builder.Configuration.AddInMemoryCollection(settings);
         builder.AddHostAgent();
