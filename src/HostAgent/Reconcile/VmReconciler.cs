@@ -120,7 +120,6 @@ public sealed partial class VmReconciler(
         {
             AgentMeter.MarkersLost.Add(plan.Lost.Frames);
             LogMarkerLost(entry.Vm, plan.Lost.Frames);
-            EnforceMeter.MarkersLost(plan.Lost.Frames);
         }
 
         if (_policy == EnforcementPolicy.Marker)

@@ -1,12 +1,12 @@
 using System.Diagnostics.Metrics;
-using Fleet.HostAgent.Enforce;
+using Fleet.HostAgent.Metrics;
 
 namespace Fleet.HostAgent.Attach.Qemu;
 
 /// <summary>What the agent does to QEMU processes, and what it could not place. No label holds a VM's id.</summary>
 public sealed class QemuMeter : IDisposable
 {
-    public const string Name = EnforceMeter.Name;
+    public const string Name = AgentMeter.Name;
 
     private readonly Meter _meter = new(Name);
     private readonly Histogram<double> _stopped;
