@@ -49,6 +49,32 @@ public sealed class ObservationTests : IDisposable
         Assert.Equal(0, agent.Observer.Dropped);
     }
 
+    /// <summary>More pages than the kernel's filter has room for: it lets others through, and the agent must not take those for hits.</summary>
+    [Fact]
+    public async Task MorePagesThanAFilterHolds_EachIsSeen_AndThoseBetweenThemAreNoHits()
+    {
+        using var fs = Prepare();
+        using var toucher = await Toucher.CreateAsync();
+        using var vmm = new TestVmm();
+        var pages = Enumerable.Range(5, 200).Select(index => new PageKey(index * 2, 12)).ToArray();
+        await using var agent = await TestAgent.StartAsync(_root.FullName, TestAgent.Vm(vmm, 5, pages));
+        using var channel = await agent.AttachAsync(vmm);
+
+        for (var frame = 10; frame < 410; frame++)
+        {
+            Assert.Equal(frame % 2 == 0 ? 1 : 0, toucher.Read(vmm.Address(frame)));
+        }
+
+        await TestAgent.UntilAsync(() => agent.Spool.Peek(1000).Sum(hit => hit.Count) >= 200);
+        Assert.Equal(pages.Select(page => (page.Frame, 1L)), agent.Spool.Peek(1000).OrderBy(hit => hit.Frame).Select(hit => (hit.Frame, hit.Count)));
+
+        // Of a VM that concerns this host no more, whose pages stay armed: told under the epoch that was known last.
+        await agent.Desired.RemoveAsync("vm-1", TestContext.Current.CancellationToken);
+        Assert.Equal(1, toucher.Read(vmm.Address(10)));
+        await TestAgent.UntilAsync(() => agent.Spool.Peek(1000).Count > 200);
+        Assert.Equal((10L, 1L), (agent.Spool.Peek(1000)[^1].Frame, agent.Spool.Peek(1000)[^1].PlacementEpoch));
+    }
+
     [Fact]
     [Trait("Invariant", "I5")]
     public async Task AccessThatTheVmmReportsToo_IsOneHit()
