@@ -125,7 +125,7 @@ internal sealed partial class GateModel
         var live = _statements.Where(item => item.Value.Live).ToList();
         var rights = _statements.Where(item => item.Value.Right is not null).OrderByDescending(item => item.Value.Right).ToList();
         var isUnknown = live.Count == 0 && rights is [{ Value: { Sealed: true, SealedTo: "boot-z:1:1" } }, ..];
-        var isToFencedHost = live.Count == 0 && rights is [{ Value: { Sealed: true, SealedTo: "boot-b:1:1" } }, ..] && _fenced.Contains("host-b");
+        var isToFencedHost = live.Count == 0 && rights is [{ Value: { Sealed: true, SealedTo: "boot-b:1:1" } }, ..] && _fenced.Contains("host-b") && !_stated.Contains("host-b");
         if (live.Count > 1 || isUnknown || isToFencedHost)
         {
             Counts.Conflicts += _quarantine == QuarantineReasons.AwaitingStatements ? 1 : 0;
