@@ -34,7 +34,7 @@ internal static class HelpText
           Agent:AllowPlainHttp   allow http to a control plane that is not on loopback (default: false)
           Agent:LogFormat        text (default) or json
 
-        Needs root: CAP_SYS_PTRACE for pidfd_getfd and CAP_SYS_ADMIN for /proc/PID/pagemap of the VMMs.
+        Needs root: CAP_SYS_PTRACE for pidfd_getfd and CAP_SYS_ADMIN for /proc/PID/pagemap of the VMMs, /proc/kpageflags and tracefs.
         Exit codes: 0 stopped, 3 another agent claimed the host, 78 settings, rights or state folder.
         """;
 }
