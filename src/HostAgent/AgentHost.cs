@@ -1,12 +1,15 @@
 using Fleet.HostAgent.Attach;
+using Fleet.HostAgent.Attach.Qemu;
 using Fleet.HostAgent.ControlPlane;
 using Fleet.HostAgent.Detect;
 using Fleet.HostAgent.Enforce;
 using Fleet.HostAgent.Gate;
+using Fleet.HostAgent.Metrics;
 using Fleet.HostAgent.Observe;
 using Fleet.HostAgent.Options;
 using Fleet.HostAgent.Reconcile;
 using Fleet.HostAgent.Restore;
+using Fleet.HostAgent.Service;
 using Fleet.HostAgent.Spool;
 using Fleet.HostAgent.State;
 using Microsoft.Extensions.Configuration;
@@ -34,6 +37,7 @@ public static class AgentHost
         services.AddSingleton<DesiredStore>();
         services.AddSingleton<AttachmentJournal>();
         services.AddSingleton<ReportSpool>();
+        services.AddSingleton<HeldBack>();
 
         services.AddSingleton<StorePromise>();
         services.AddSingleton<GateStore>();
@@ -43,10 +47,14 @@ public static class AgentHost
         services.AddSingleton<GateKeeper>();
         services.AddSingleton<VmTable>();
         services.AddSingleton<WorkSet>();
+        services.AddSingleton<ReconcileProgress>();
         services.AddSingleton<DesiredState>();
         services.AddSingleton<VmReconciler>();
         services.AddSingleton<AllowedPaths>();
+        services.AddSingleton<RefusalLog>();
         services.AddSingleton<Attachments>();
+        services.AddSingleton<QemuMeter>();
+        services.AddSingleton<QemuOpener>();
         services.AddSingleton<Takeover>();
 
         services.AddSingleton(new HardwareRoots());
@@ -68,11 +76,18 @@ public static class AgentHost
         services.AddSingleton<ReportSender>();
         services.AddSingleton<Stating>();
 
+        services.AddSingleton<AgentGauges>();
+        services.AddSingleton<MetricsEndpoint>();
+        services.AddSingleton(ServiceManager.FromEnvironment());
+
         services.AddHostedService<ObservationService>();
         services.AddHostedService<ReconcileService>();
         services.AddHostedService<DetectionService>();
         services.AddHostedService<VmmListeners>();
+        services.AddHostedService<QemuConnections>();
         services.AddHostedService<ControlPlaneService>();
+        services.AddHostedService(provider => provider.GetRequiredService<MetricsEndpoint>());
+        services.AddHostedService<ServiceNotifier>();
     }
 
     private static void AddLogging(IServiceCollection services, bool json)

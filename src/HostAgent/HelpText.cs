@@ -21,6 +21,8 @@ internal static class HelpText
           Agent:StateFolder      credential, spool and journals (default: state, beside the program)
           Agent:VmmSocketFolder  a socket {vm}.sock for each VM that attaches by handoff (default: vmm, in the state folder)
           Agent:AllowedPaths     folders, separated by ':', from which the control plane may name sockets (default: none)
+          Agent:QemuLogFolder    {vm}.log in it is QEMU's standard error, for VMs that attach by qemu: the addresses of memory
+                                 failures are read there (default: not read)
           Agent:Policy           marker (default): pages are poisoned when they are armed;
                                  trap: when they are first touched, for VMMs without asynchronous page faults
           Agent:VerifySeconds    how often armed pages are verified again (default: 10)
@@ -32,9 +34,10 @@ internal static class HelpText
           Agent:CredentialLifetime
                                  age at which the credential is replaced (default: 30d)
           Agent:AllowPlainHttp   allow http to a control plane that is not on loopback (default: false)
+          Agent:Metrics          address on loopback for /metrics, such as 127.0.0.1:9482 (default: none)
           Agent:LogFormat        text (default) or json
 
-        Needs root: CAP_SYS_PTRACE for pidfd_getfd and CAP_SYS_ADMIN for /proc/PID/pagemap of the VMMs, /proc/kpageflags and tracefs.
+        Needs root: CAP_SYS_PTRACE for pidfd_getfd and ptrace, CAP_SYS_ADMIN for /proc/PID/pagemap of the VMMs, /proc/kpageflags and tracefs.
         Exit codes: 0 stopped, 3 another agent claimed the host, 78 settings, rights or state folder.
         """;
 }

@@ -28,14 +28,15 @@ internal sealed class MovingVm : IAsyncDisposable
     private const uint Seed = 77;
     private readonly string _policy;
     private readonly string _vcpu;
+    private readonly string _backing;
     private readonly Migrating _migrating;
     private readonly OneGuestWatch _watch = new();
     private readonly List<TinyVmmClient> _guests = [];
 
-    private MovingVm(LocalFleet fleet, string policy, string vcpu)
+    private MovingVm(LocalFleet fleet, string policy, string vcpu, string backing)
     {
-        (Fleet, _policy, _vcpu) = (fleet, policy, vcpu);
-        _migrating = new Migrating(fleet, Vm, Memory, vcpu);
+        (Fleet, _policy, _vcpu, _backing) = (fleet, policy, vcpu, backing);
+        _migrating = new Migrating(fleet, Vm, Memory, vcpu, backing);
     }
 
     public LocalFleet Fleet { get; }
@@ -62,10 +63,17 @@ internal sealed class MovingVm : IAsyncDisposable
     /// <summary>The VM runs on the first of the hosts.</summary>
     public static Task<MovingVm> StartAsync(string policy, string vcpu, params string[] hosts) => StartOnAsync(LocalFleet.StartAsync(Cancelled), policy, vcpu, hosts);
 
-    private static async Task<MovingVm> StartOnAsync(Task<LocalFleet> fleet, string policy, string vcpu, params string[] hosts)
+    /// <param name="backing">What the guest's RAM is made of: <c>anonymous</c> or <c>hugetlb</c>.</param>
+    public static Task<MovingVm> StartBackedAsync(string backing, string policy, string vcpu) =>
+        StartWithAsync(LocalFleet.StartAsync(Cancelled), policy, vcpu, backing, Source, Target);
+
+    private static Task<MovingVm> StartOnAsync(Task<LocalFleet> fleet, string policy, string vcpu, params string[] hosts) =>
+        StartWithAsync(fleet, policy, vcpu, "memfd", hosts);
+
+    private static async Task<MovingVm> StartWithAsync(Task<LocalFleet> fleet, string policy, string vcpu, string backing, params string[] hosts)
     {
         Requires.Kvm();
-        var moving = new MovingVm(await fleet, policy, vcpu);
+        var moving = new MovingVm(await fleet, policy, vcpu, backing);
         try
         {
             foreach (var host in hosts)
@@ -264,7 +272,7 @@ internal sealed class MovingVm : IAsyncDisposable
     /// <summary>A VMM of its own, with empty RAM, takes the place of the one that has ended; nobody lets it run yet.</summary>
     public async Task StartVmmAsync(string host)
     {
-        (Vmm, Guest) = await Fleet.StartVmmAsync(Vm, Memory, host, Cancelled, new VmmStart(Barrier: true, Vcpu: _vcpu));
+        (Vmm, Guest) = await Fleet.StartVmmAsync(Vm, Memory, host, Cancelled, new VmmStart(Barrier: true, Vcpu: _vcpu, Backing: _backing));
         await WatchAsync(Vmm, Guest);
     }
 
@@ -277,7 +285,7 @@ internal sealed class MovingVm : IAsyncDisposable
 
     private async Task StartVmAsync(string host)
     {
-        await Fleet.Client.PutVmAsync(Vm, new VmRequest(host, [new MemoryRegion("0x0", 64 << 20, 4096)], new VmAttach(AttachKinds.Handoff)), Cancelled);
+        await Fleet.Client.PutVmAsync(Vm, new VmRequest(host, [new MemoryRegion("0x0", 64 << 20, _backing == "hugetlb" ? 2 << 20 : 4096)], new VmAttach(AttachKinds.Handoff)), Cancelled);
         await StartVmmAsync(host);
         await BootAsync();
     }

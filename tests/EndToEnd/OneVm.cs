@@ -49,6 +49,13 @@ internal sealed class OneVm : IAsyncDisposable
 
     public async Task StartAgentAsync() => Agent = await Fleet.StartAgentAsync(Host, Cancelled);
 
+    /// <summary>kill -9, and another one; the control plane may be away.</summary>
+    public async Task RestartAgentAsync()
+    {
+        await Agent.KillAsync();
+        Agent = await Fleet.LaunchAgentAsync(Host, Cancelled);
+    }
+
     public async Task StartVmmAsync()
     {
         (Vmm, Guest) = await Fleet.StartVmmAsync(Vm, "64M", Host, Cancelled);

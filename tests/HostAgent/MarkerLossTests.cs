@@ -1,6 +1,7 @@
 using System.Diagnostics.Metrics;
 using Fleet.Contracts;
 using Fleet.HostAgent.Enforce;
+using Fleet.HostAgent.Metrics;
 using Fleet.Linux;
 using Fleet.Linux.Memory;
 using Fleet.Linux.Userfaultfd;
@@ -94,7 +95,7 @@ public sealed class MarkerLossTests : IDisposable
         {
             _listener.InstrumentPublished = (instrument, listener) =>
             {
-                if (instrument.Meter.Name == EnforceMeter.Name && instrument.Name == "fleet_agent_markers_lost")
+                if (instrument.Meter.Name == AgentMeter.Name && instrument.Name == "markers.lost")
                 {
                     listener.EnableMeasurementEvents(instrument);
                 }

@@ -198,10 +198,6 @@ public sealed class MemoryModulesTests : IDisposable
 
         public CorrectedErrors Corrected { get; }
 
-        public void Dispose()
-        {
-            Spool.Dispose();
-            _folder.Dispose();
-        }
+        public void Dispose() => _folder.Dispose();
     }
 }

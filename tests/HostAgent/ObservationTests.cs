@@ -129,17 +129,17 @@ public sealed class ObservationTests : IDisposable
         using var fs = Prepare();
         using var vmm = new TestVmm();
         var owner = MemoryFailureWatch.Owner(new AgentOptions { Host = "host-a" });
-        // Of a process with this pid, before this one.
-        var dead = $"{owner}-{Environment.ProcessId}-1-accesses1";
-        using var left = fs.CreateNamed(dead);
+        var mine = $"{owner}-{Environment.ProcessId}-";
+        // Of this process's number, in a life that it had before.
+        using var left = fs.CreateNamed($"{mine}1-accesses1");
         await using (var agent = await TestAgent.StartAsync(_root.FullName, TestAgent.Vm(vmm, 5, new PageKey(10, 12))))
         {
             using var channel = await agent.AttachAsync(vmm);
-            Assert.DoesNotContain(dead, fs.InstanceNames());
-            Assert.Contains(fs.InstanceNames(), name => name.StartsWith($"{owner}-{Environment.ProcessId}-", StringComparison.Ordinal));
+            Assert.Contains(fs.InstanceNames(), name => name.StartsWith(mine, StringComparison.Ordinal));
+            Assert.DoesNotContain(left.Name, fs.InstanceNames());
         }
 
-        Assert.DoesNotContain(fs.InstanceNames(), name => name.StartsWith($"{owner}-{Environment.ProcessId}-", StringComparison.Ordinal));
+        Assert.DoesNotContain(fs.InstanceNames(), name => name.StartsWith(mine, StringComparison.Ordinal));
     }
 
     [Fact]

@@ -169,7 +169,6 @@ public sealed class ReportSpoolTests : IDisposable
     {
         public void Dispose()
         {
-            Spool.Dispose();
             Folder.Dispose();
         }
     }

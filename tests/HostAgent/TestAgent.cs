@@ -29,6 +29,8 @@ internal sealed class TestAgent : IAsyncDisposable
 
     public DesiredState Desired => _host.Services.GetRequiredService<DesiredState>();
 
+    public DesiredStore Store => _host.Services.GetRequiredService<DesiredStore>();
+
     public VmTable Table => _host.Services.GetRequiredService<VmTable>();
 
     public ReportSpool Spool => _host.Services.GetRequiredService<ReportSpool>();
@@ -38,6 +40,8 @@ internal sealed class TestAgent : IAsyncDisposable
     public StorePromise Promise => _host.Services.GetRequiredService<StorePromise>();
 
     public Stating Stating => _host.Services.GetRequiredService<Stating>();
+
+    public IServiceProvider Services => _host.Services;
 
     public AccessObserver Observer => _host.Services.GetRequiredService<AccessObserver>();
 
@@ -49,9 +53,16 @@ internal sealed class TestAgent : IAsyncDisposable
 
     public static Task<TestAgent> StartAsync(string root, params DesiredVm[] desired) => StartAsync(root, "marker", desired);
 
-    public static Task<TestAgent> StartAsync(string root, string policy, params DesiredVm[] desired) => StartAsync(root, policy, [], desired);
+    public static Task<TestAgent> StartAsync(string root, string policy, params DesiredVm[] desired) =>
+        StartAsync(root, new Dictionary<string, string?> { ["Agent:Policy"] = policy }, null, desired);
 
-    public static async Task<TestAgent> StartAsync(string root, string policy, IEnumerable<(string Name, string Value)> settings, DesiredVm[] desired)
+    public static Task<TestAgent> StartAsync(string root, string policy, IEnumerable<(string Name, string Value)> settings, DesiredVm[] desired) => StartAsync(
+        root, new Dictionary<string, string?>(settings.Select(setting => KeyValuePair.Create(setting.Name, (string?)setting.Value))) { ["Agent:Policy"] = policy }, null, desired);
+
+    /// <param name="settings">Beside or instead of the tests' own.</param>
+    /// <param name="services">Replaces services of the agent.</param>
+    public static async Task<TestAgent> StartAsync(
+        string root, IReadOnlyDictionary<string, string?> settings, Action<IServiceCollection>? services, params DesiredVm[] desired)
     {
         var builder = Host.CreateEmptyApplicationBuilder(new HostApplicationBuilderSettings { ContentRootPath = root });
         builder.Configuration.AddInMemoryCollection(new Dictionary<string, string?>
@@ -62,10 +73,10 @@ internal sealed class TestAgent : IAsyncDisposable
             ["Agent:StateFolder"] = root,
             ["Agent:VerifySeconds"] = "3600",
             ["Agent:LogFormat"] = "text",
-            ["Agent:Policy"] = policy,
         });
-        builder.Configuration.AddInMemoryCollection(settings.Select(setting => KeyValuePair.Create(setting.Name, (string?)setting.Value)));
+        builder.Configuration.AddInMemoryCollection(settings);
         builder.AddHostAgent();
+        services?.Invoke(builder.Services);
         var agent = new TestAgent(builder.Build(), root);
         var store = agent._host.Services.GetRequiredService<DesiredStore>();
         foreach (var vm in desired)

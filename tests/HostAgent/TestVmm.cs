@@ -133,6 +133,8 @@ internal sealed class TestChannel : IDisposable
     public async Task ConnectAsync(string path) =>
         await _socket.ConnectAsync(new UnixDomainSocketEndPoint(path), TestContext.Current.CancellationToken);
 
+    public void Connect(string path) => _socket.Connect(new UnixDomainSocketEndPoint(path));
+
     public void SendHandoff(HandoffMessage message, params int[] descriptors) =>
         SendRaw([.. JsonSerializer.SerializeToUtf8Bytes(message, HandoffJson.Default.HandoffMessage), (byte)'\n'], descriptors);
 

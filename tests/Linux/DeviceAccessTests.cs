@@ -41,21 +41,21 @@ public sealed class DeviceAccessTests
         using var file = MemoryFile.Create("fleet-test", 65536);
         using var another = MemoryFile.Create("fleet-test", 65536);
         using var mapping = MemoryMapping.MapShared(file.Descriptor, 0, 65536);
-        FileIdentity[] files = [FileDescriptorInfo.Identity(file.Descriptor)];
-        Assert.Null(MemoryFileUsers.FindOther(files, Environment.ProcessId, Environment.ProcessId));
+        HashSet<FileIdentity> files = [FileDescriptorInfo.Identity(file.Descriptor)];
+        Assert.Null(MemoryFileUsers.FindOther(MemoryFileUsers.Scan(), files, Environment.ProcessId, Environment.ProcessId));
         using (var stranger = await CHelper.StartAsync(CHelper.MapsMemoryOf, $"{Environment.ProcessId}", $"{another.Descriptor.Number}", "65536"))
         {
             Assert.Equal("mapped", stranger.Line);
-            Assert.Null(MemoryFileUsers.FindOther(files, Environment.ProcessId, Environment.ProcessId));
+            Assert.Null(MemoryFileUsers.FindOther(MemoryFileUsers.Scan(), files, Environment.ProcessId, Environment.ProcessId));
         }
 
         using (var helper = await CHelper.StartAsync(CHelper.MapsMemoryOf, $"{Environment.ProcessId}", $"{file.Descriptor.Number}", "65536"))
         {
-            Assert.Equal((helper.Pid, "helper"), MemoryFileUsers.FindOther(files, Environment.ProcessId, Environment.ProcessId));
-            Assert.Equal(Environment.ProcessId, MemoryFileUsers.FindOther(files, helper.Pid, helper.Pid)?.Pid);
+            Assert.Equal((helper.Pid, "helper"), MemoryFileUsers.FindOther(MemoryFileUsers.Scan(), files, Environment.ProcessId, Environment.ProcessId));
+            Assert.Equal(Environment.ProcessId, MemoryFileUsers.FindOther(MemoryFileUsers.Scan(), files, helper.Pid, helper.Pid)?.Pid);
         }
 
-        Assert.Null(MemoryFileUsers.FindOther(files, Environment.ProcessId, Environment.ProcessId));
+        Assert.Null(MemoryFileUsers.FindOther(MemoryFileUsers.Scan(), files, Environment.ProcessId, Environment.ProcessId));
     }
 
     /// <summary>A vfork child, until it becomes another program, shows the mappings of its parent: it has the same page tables.</summary>
@@ -63,7 +63,7 @@ public sealed class DeviceAccessTests
     public async Task FindOther_ProcessesThatShareTheMemory_AreNoOthers()
     {
         using var file = MemoryFile.Create("fleet-test", 4096);
-        FileIdentity[] files = [FileDescriptorInfo.Identity(file.Descriptor)];
+        HashSet<FileIdentity> files = [FileDescriptorInfo.Identity(file.Descriptor)];
         const string Source = """
             #define _GNU_SOURCE
             #include <fcntl.h>
@@ -89,7 +89,7 @@ public sealed class DeviceAccessTests
         using var helper = await CHelper.StartAsync(Source, $"{Environment.ProcessId}", $"{file.Descriptor.Number}");
 
         Assert.True(Directory.Exists($"/proc/{helper.Line}"), helper.Line);
-        Assert.Null(MemoryFileUsers.FindOther(files, helper.Pid, Environment.ProcessId));
-        Assert.NotNull(MemoryFileUsers.FindOther(files, Environment.ProcessId, Environment.ProcessId));
+        Assert.Null(MemoryFileUsers.FindOther(MemoryFileUsers.Scan(), files, helper.Pid, Environment.ProcessId));
+        Assert.NotNull(MemoryFileUsers.FindOther(MemoryFileUsers.Scan(), files, Environment.ProcessId, Environment.ProcessId));
     }
 }

@@ -58,7 +58,7 @@ internal sealed class CHelper : IDisposable
 
     private CHelper(DirectoryInfo folder, Process process) => (_folder, _process, Pid) = (folder, process, process.Id);
 
-    public int Pid { get; }
+    public int Pid { get; private set; }
 
     /// <summary>What the program printed first.</summary>
     public string Line { get; private set; } = string.Empty;
@@ -67,7 +67,25 @@ internal sealed class CHelper : IDisposable
     public static async Task<CHelper> StartAsync(string source, params string[] arguments)
     {
         var folder = Directory.CreateTempSubdirectory("fleet-c-");
-        var program = await CompileAsync(source, folder);
+        return await StartAsync(folder, await CompileAsync(source, folder), arguments);
+    }
+
+    /// <summary>
+    /// The same for a program that is going to be traced (ptrace(2)): as a grandchild, because .NET takes a stop of a child of its own for its
+    /// end. Its first line must be its process id.
+    /// </summary>
+    public static async Task<CHelper> StartTraceableAsync(string source, params string[] arguments)
+    {
+        var folder = Directory.CreateTempSubdirectory("fleet-c-");
+        // A shell without job control gives its background jobs /dev/null as input, unless told otherwise.
+        var helper = await StartAsync(
+            folder, "/bin/sh", ["-c", "exec 3<&0; \"$@\" <&3 3<&- & exec 3<&- </dev/null; wait $!", "sh", await CompileAsync(source, folder), .. arguments]);
+        helper.Pid = int.Parse(helper.Line, System.Globalization.CultureInfo.InvariantCulture);
+        return helper;
+    }
+
+    private static async Task<CHelper> StartAsync(DirectoryInfo folder, string program, string[] arguments)
+    {
         var process = Process.Start(new ProcessStartInfo(program, arguments) { RedirectStandardInput = true, RedirectStandardOutput = true })!;
         var helper = new CHelper(folder, process);
         helper.Line = await process.StandardOutput.ReadLineAsync() ?? string.Empty;
@@ -94,6 +112,18 @@ internal sealed class CHelper : IDisposable
         await process.WaitForExitAsync();
         Assert.True(process.ExitCode == 0, $"{program}: {errors}");
         return await output;
+    }
+
+    public Task<string?> ReadLineAsync() => _process.StandardOutput.ReadLineAsync();
+
+    /// <summary>The program reads the end of its input, says its last, and ends.</summary>
+    /// <returns>What it printed after its first line.</returns>
+    public async Task<string> FinishAsync()
+    {
+        _process.StandardInput.Close();
+        var rest = await _process.StandardOutput.ReadToEndAsync().WaitAsync(TimeSpan.FromSeconds(60));
+        await _process.WaitForExitAsync();
+        return rest.Trim();
     }
 
     /// <summary>The program reads the end of its input, and ends.</summary>

@@ -21,13 +21,18 @@ internal sealed class HugePages : IDisposable
         var reserved = new HugePages(held, before);
         try
         {
-            var missing = pages - Free();
-            if (missing > 0)
+            for (var attempt = 0; attempt < 2 && pages - Free() is var missing and > 0; attempt++)
             {
-                await System.IO.File.WriteAllTextAsync(Count, (int.Parse(before, CultureInfo.InvariantCulture) + missing).ToString(CultureInfo.InvariantCulture));
+                var present = int.Parse(await System.IO.File.ReadAllTextAsync(Count), CultureInfo.InvariantCulture);
+                await System.IO.File.WriteAllTextAsync(Count, (present + missing).ToString(CultureInfo.InvariantCulture));
+                if (Free() < pages)
+                {
+                    // Memory may only lie in too small pieces.
+                    await System.IO.File.WriteAllTextAsync("/proc/sys/vm/compact_memory", "1");
+                }
             }
         }
-        catch (UnauthorizedAccessException)
+        catch (Exception exception) when (exception is UnauthorizedAccessException or IOException)
         {
             // Seen below.
         }

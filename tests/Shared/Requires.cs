@@ -15,9 +15,17 @@ internal static class Requires
         Check(System.IO.File.Exists("/dev/kvm") ? null : "/dev/kvm is missing: load kvm-intel or kvm-amd, or enable nested virtualisation");
     }
 
+    public static void Root() => Check(Environment.IsPrivilegedProcess ? null : "it needs root");
+
     public static void Gcc() => Check(System.IO.File.Exists("/usr/bin/gcc") ? null : "gcc is missing (Debian package gcc)");
 
     public static void File(string path, string remedy) => Check(System.IO.File.Exists(path) ? null : $"{path} is missing: {remedy}");
+
+    public static void Qemu()
+    {
+        Userfaultfd();
+        Check(System.IO.File.Exists("/usr/bin/qemu-system-x86_64") ? null : "qemu-system-x86_64 is missing (Debian package qemu-system-x86)");
+    }
 
     /// <param name="missing">What the kernel lacks; null when it is there.</param>
     public static void Kernel(string? missing) => Check(missing is null ? null : $"this kernel cannot do it: {missing}");

@@ -95,6 +95,21 @@ public sealed class ControlSocketTests
         }));
     }
 
+    /// <summary>Unlike a discard: the backing memory keeps the page.</summary>
+    [Fact]
+    public async Task Unmap_OfWrittenPages_LeavesTheirContent()
+    {
+        await using var vmm = await RunningVmm.StartAsync();
+        await vmm.Client.WriteAsync(0x10_0000, 8192, 7, Cancelled);
+        var before = (await vmm.Client.ChecksumAsync(0x10_0000, 8192, Cancelled)).Checksum;
+
+        await vmm.Client.UnmapAsync(0x10_0000, 4096, Cancelled);
+
+        Assert.Equal(before, (await vmm.Client.ChecksumAsync(0x10_0000, 8192, Cancelled)).Checksum);
+        await vmm.Client.DiscardAsync(0x10_0000, 4096, Cancelled);
+        Assert.NotEqual(before, (await vmm.Client.ChecksumAsync(0x10_0000, 8192, Cancelled)).Checksum);
+    }
+
     [Fact]
     public async Task MemoryError_OnHealthyRam_QueuesAnEventAndChangesNothingElse()
     {

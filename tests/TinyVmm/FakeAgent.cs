@@ -75,6 +75,10 @@ internal sealed class FakeAgent : IAsyncDisposable
     public async Task<VmmState> NextStateAsync() =>
         JsonSerializer.Deserialize(await NextAsync(type => type == VmmState.StateType), HandoffJson.Default.VmmState)!;
 
+    /// <summary>The next answer to a <c>zap</c>; other lines are passed over.</summary>
+    public async Task<VmmZapped> NextZappedAsync() =>
+        JsonSerializer.Deserialize(await NextAsync(type => type == VmmZapped.ZappedType), HandoffJson.Default.VmmZapped)!;
+
     /// <summary>Reads on until the VMM says this state.</summary>
     public async Task<VmmState> UntilStateAsync(string state)
     {

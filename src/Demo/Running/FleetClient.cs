@@ -57,8 +57,9 @@ public sealed class FleetClient : IDisposable
     public Task<HostResource> GetHostAsync(string host, CancellationToken cancellationToken) =>
         GetAsync(Routes.Host(host), FleetJson.Default.HostResource, cancellationToken);
 
-    public Task<ItemList<HitResource>> GetHitsAsync(string vm, CancellationToken cancellationToken) =>
-        GetAsync($"{Routes.Hits}?vm={vm}", FleetJson.Default.ItemListHitResource, cancellationToken);
+    /// <param name="after">Cursor of the page before; null for the first.</param>
+    public Task<ItemList<HitResource>> GetHitsAsync(string vm, CancellationToken cancellationToken, string? after = null) =>
+        GetAsync($"{Routes.Hits}?vm={vm}&limit=1000{(after is null ? string.Empty : $"&after={Uri.EscapeDataString(after)}")}", FleetJson.Default.ItemListHitResource, cancellationToken);
 
     public async Task<MigrationResource> PutMigrationAsync(string migration, MigrationRequest request, CancellationToken cancellationToken)
     {

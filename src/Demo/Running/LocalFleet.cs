@@ -22,6 +22,9 @@ public sealed class LocalFleet : IAsyncDisposable
 
     public ChildProcess? Api { get; private set; }
 
+    /// <summary>Of agents that are started from now on.</summary>
+    public string AgentProgram { get; set; } = Programs.HostAgent;
+
     /// <summary>With the administrator's token.</summary>
     public FleetClient Client { get; private set; } = null!;
 
@@ -62,6 +65,20 @@ public sealed class LocalFleet : IAsyncDisposable
     /// <param name="policy">Null for the agent's default.</param>
     public async Task<ChildProcess> StartAgentAsync(string host, CancellationToken cancellationToken, string? policy = null)
     {
+        var before = await IncarnationAsync(host, cancellationToken);
+        var agent = await LaunchAgentAsync(host, cancellationToken, policy);
+        await UntilAsync(
+            async () => await Client.GetHostAsync(host, cancellationToken) is { State: HostStates.Online, Incarnation: { } now } && now != before,
+            $"agent {host} to claim its host", agent, cancellationToken);
+        return agent;
+    }
+
+    /// <summary>As <see cref="StartAgentAsync"/>, without waiting until the agent is there: it may be killed at any moment from its first instruction on.</summary>
+    /// <param name="settings">Others of the agent's settings.</param>
+    /// <param name="environment">Variables for the process.</param>
+    public async Task<ChildProcess> LaunchAgentAsync(
+        string host, CancellationToken cancellationToken, string? policy = null, IReadOnlyList<string>? settings = null, IReadOnlyDictionary<string, string>? environment = null)
+    {
         var state = Directory.CreateDirectory(Path.Combine(Root, host)).FullName;
         var arguments = new List<string> { $"--Agent:Host={host}", $"--Agent:ControlPlane={Address}", $"--Agent:StateFolder={state}" };
         if (!File.Exists(Path.Combine(state, "credential")))
@@ -76,12 +93,8 @@ public sealed class LocalFleet : IAsyncDisposable
             arguments.Add($"--Agent:Policy={policy}");
         }
 
-        var before = await IncarnationAsync(host, cancellationToken);
-        var agent = ChildProcess.Start(Programs.HostAgent, Path.Combine(Root, $"{host}.log"), arguments);
+        var agent = ChildProcess.Start(AgentProgram, Path.Combine(Root, $"{host}.log"), [.. arguments, .. settings ?? []], environment);
         _agents[host] = agent;
-        await UntilAsync(
-            async () => await Client.GetHostAsync(host, cancellationToken) is { State: HostStates.Online, Incarnation: { } now } && now != before,
-            $"agent {host} to claim its host", agent, cancellationToken);
         return agent;
     }
 

@@ -5,7 +5,7 @@ using Fleet.TinyVmm.Control;
 namespace Fleet.Demo.Running;
 
 /// <summary>What an orchestrator does to migrate a VM: over HTTP with the control plane, and with the two VMMs.</summary>
-public sealed class Migrating(LocalFleet fleet, string vm, string memory, string vcpu)
+public sealed class Migrating(LocalFleet fleet, string vm, string memory, string vcpu, string backing = "memfd")
 {
     /// <summary>Announces the migration and starts the VMM that receives; its agent does not let it run before the permit.</summary>
     public async Task<(ChildProcess Process, TinyVmmClient Guest, string Endpoint)> PrepareAsync(string migration, string targetHost, CancellationToken cancellationToken)
@@ -13,7 +13,7 @@ public sealed class Migrating(LocalFleet fleet, string vm, string memory, string
         await fleet.Client.PutMigrationAsync(
             migration, new MigrationRequest(vm, targetHost, new VmAttach(AttachKinds.Handoff)), cancellationToken);
         var endpoint = $"unix:{Path.Combine(fleet.Root, $"{migration}.stream")}";
-        var (process, guest) = await fleet.StartVmmAsync(vm, memory, targetHost, cancellationToken, new VmmStart(Barrier: true, endpoint, vcpu));
+        var (process, guest) = await fleet.StartVmmAsync(vm, memory, targetHost, cancellationToken, new VmmStart(Barrier: true, endpoint, vcpu, Backing: backing));
         return (process, guest, endpoint);
     }
 

@@ -5,7 +5,8 @@ namespace Fleet.Demo.Running;
 /// <param name="Incoming">Endpoint on which it waits for another VMM's RAM; null for a VM that starts here.</param>
 /// <param name="Unprotected">An incoming guest needs no permission: for negative controls.</param>
 /// <param name="Vcpu"><c>kvm</c> or <c>software</c>.</param>
-public sealed record VmmStart(bool Barrier = false, string? Incoming = null, string Vcpu = "kvm", bool Unprotected = false)
+/// <param name="Backing"><c>memfd</c>, <c>anonymous</c> or <c>hugetlb</c>.</param>
+public sealed record VmmStart(bool Barrier = false, string? Incoming = null, string Vcpu = "kvm", bool Unprotected = false, string Backing = "memfd")
 {
     public IEnumerable<string> Arguments()
     {
@@ -25,6 +26,8 @@ public sealed record VmmStart(bool Barrier = false, string? Incoming = null, str
             yield return "--unprotected";
         }
 
+        yield return "--backing";
+        yield return Backing;
         yield return "--vcpu";
         yield return Vcpu;
     }

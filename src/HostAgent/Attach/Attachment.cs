@@ -1,3 +1,4 @@
+using Fleet.Contracts.Vms;
 using Fleet.HostAgent.Enforce;
 using Fleet.Linux.Processes;
 using Fleet.Linux.Userfaultfd;
@@ -47,6 +48,9 @@ public sealed class Attachment : IDisposable
         set => _trapped = value;
     }
 
+    /// <summary>How it came to be attached: one of <see cref="AttachKinds"/>.</summary>
+    public string Kind { get; init; } = AttachKinds.Handoff;
+
     /// <summary>Frames of <see cref="Trapped"/> that are becoming ordinary in this moment: an access to one gets a page, not a marker.</summary>
     public FrameSet Healing
     {
@@ -59,6 +63,12 @@ public sealed class Attachment : IDisposable
     /// access to any page is an event that the agent answers, and waits for an agent where none runs. Journalled before it is so.
     /// </summary>
     public bool WholeRegions { get; set; }
+
+    /// <summary>
+    /// Its userfaultfd answers accesses by the kernel (KVM, system calls) too. One with UFFD_USER_MODE_ONLY fails them: then no page that is not
+    /// poisoned may be registered.
+    /// </summary>
+    public bool ServesKernelAccess { get; init; } = true;
 
     /// <summary>The VMM takes part in the barrier (GATE).</summary>
     public bool HasBarrier { get; init; }

@@ -1,9 +1,12 @@
 using System.Collections.Concurrent;
 using Fleet.HostAgent.Detect;
 using Fleet.HostAgent.Enforce;
+using Fleet.HostAgent.Metrics;
 using Fleet.HostAgent.Observe;
 using Fleet.HostAgent.Reconcile;
 using Fleet.HostAgent.State;
+using Fleet.Linux;
+using Fleet.Linux.Memory;
 using Fleet.Linux.Processes;
 using Fleet.Linux.Userfaultfd;
 using Microsoft.Extensions.Logging;
@@ -19,12 +22,16 @@ public sealed partial class Attachments : IDisposable
     private readonly AccessObserver _observer;
     private readonly ILogger<Attachments> _logger;
     private readonly UffdEventLoop _loop;
-    private readonly ConcurrentDictionary<Attachment, bool> _bound = new();
+    private readonly ConcurrentDictionary<Attachment, HashSet<(string?, ulong)>> _bound = new();
 
     public Attachments(AttachmentJournal journal, WorkSet work, DetectionQueue detection, AccessObserver observer, ILogger<Attachments> logger)
     {
         (_journal, _work, _detection, _observer, _logger) = (journal, work, detection, observer, logger);
-        _loop = new UffdEventLoop(LogEventFailed);
+        _loop = new UffdEventLoop(exception =>
+        {
+            AgentMeter.EventLoopFailures.Add(1);
+            LogEventFailed(exception);
+        });
     }
 
     /// <summary>Takes ownership of the attachment. It is in the journal before the first page can be armed through it.</summary>
@@ -48,7 +55,7 @@ public sealed partial class Attachments : IDisposable
 
         _journal.Save(attachment);
         entry.Attachment = attachment;
-        _bound.TryAdd(attachment, true);
+        _bound.TryAdd(attachment, [FileOf(attachment.Userfaultfd.Descriptor), .. attachment.Layout.Regions.Select(region => region.Backing.File).OfType<MemoryFile>().Select(file => FileOf(file.Descriptor))]);
         entry.Confirmed = FrameSet.Empty;
         _loop.Add(attachment.Userfaultfd, new FaultHandler(attachment, () => _work.Add(attachment.Vm)).Handle);
         _work.Add(entry.Vm);
@@ -59,6 +66,16 @@ public sealed partial class Attachments : IDisposable
     /// <summary>The memory instance whose RAM a process holds, if it was attached before; also by an agent before this one.</summary>
     public long? BoundMemoryInstance(string vm, ProcessIdentity vmm) =>
         _journal.Find(vm) is { } record && record.Vmm == vmm ? record.MemoryInstance : null;
+
+    /// <summary>The other VM that has one of these descriptors' files as its memory or userfaultfd; null when none has.</summary>
+    public string? HolderOf(IReadOnlyList<FileDescriptor> descriptors, string vm)
+    {
+        var files = descriptors.Select(FileOf).ToList();
+        return _bound.FirstOrDefault(other => other.Key.Vm != vm && other.Value.Overlaps(files)).Key?.Vm;
+    }
+
+    // All of one kind live on one file system.
+    private static (string?, ulong) FileOf(FileDescriptor descriptor) => (descriptor.LinkTarget, FileDescriptorInfo.Inode(descriptor));
 
     /// <summary>Forgets a VMM that has ended.</summary>
     public void Detach(VmEntry entry)

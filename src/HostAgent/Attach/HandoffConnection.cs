@@ -4,21 +4,21 @@ using Fleet.Contracts.Handoff;
 using Fleet.HostAgent.Detect;
 using Fleet.HostAgent.Enforce;
 using Fleet.HostAgent.Gate;
+using Fleet.HostAgent.Metrics;
 using Fleet.HostAgent.Observe;
 using Fleet.HostAgent.Options;
 using Fleet.HostAgent.Reconcile;
 using Fleet.HostAgent.Spool;
 using Fleet.Linux;
 using Fleet.Linux.Sockets;
-using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Options;
 
 namespace Fleet.HostAgent.Attach;
 
 /// <summary>One connection of a VMM: the handoff, then its events until it goes away.</summary>
-public sealed partial class HandoffConnection(
-    VmEntry entry, Attachments attachments, WorkSet work, ReportSpool spool, GateKeeper gate, PoisonIntake intake, AccessObserver observer,
-    IOptions<AgentOptions> options, TimeProvider time, ILogger<HandoffConnection> logger)
+public sealed class HandoffConnection(
+    VmEntry entry, Attachments attachments, WorkSet work, ReportSpool spool, HeldBack held, RefusalLog refusals, GateKeeper gate, PoisonIntake intake,
+    AccessObserver observer, IOptions<AgentOptions> options, TimeProvider time)
 {
     private static readonly TimeSpan HandoffTimeout = TimeSpan.FromSeconds(10);
 
@@ -34,14 +34,15 @@ public sealed partial class HandoffConnection(
         }
         catch (HandoffRejectedException rejected)
         {
-            LogRejected(entry.Vm, rejected.Code, rejected.Message);
+            AgentMeter.HandoffsRefused.Add(1, AgentMeter.Label("code", rejected.Code));
+            refusals.Refused(entry.Vm, rejected.Code, rejected.Message);
             gate.TellObstacle(entry.Desired, rejected.Code, rejected.Message);
             await TrySendAsync(writer, new AgentLine(AgentLine.Rejected, 0, rejected.Code, rejected.Message), cancellationToken);
         }
         catch (Exception exception) when (exception is InvalidDataException or LinuxException or SocketException or IOException
             || (exception is OperationCanceledException && !cancellationToken.IsCancellationRequested))
         {
-            LogClosed(entry.Vm, exception.Message);
+            refusals.Closed(entry.Vm, exception.Message);
         }
         catch (OperationCanceledException)
         {
@@ -74,6 +75,7 @@ public sealed partial class HandoffConnection(
                 var message = HandoffValidator.Parse(line.Span);
                 HandoffValidator.Validate(message, desired, peer, reader.Descriptors.Count, options.Value.EnforcementPolicy, EnforcementTable.OfThisHost);
                 RequireFree(message.VmmPid);
+                RequireOwn(reader.Descriptors);
                 var opened = HandoffOpener.Open(message, desired, pidfd, reader.Descriptors, attachments.BoundMemoryInstance);
                 if (entry.Attachment is { } present && IsSame(present, opened))
                 {
@@ -121,6 +123,15 @@ public sealed partial class HandoffConnection(
         }
     }
 
+    // Arming this VM would be arming the other one's memory.
+    private void RequireOwn(IReadOnlyList<FileDescriptor> descriptors)
+    {
+        if (attachments.HolderOf(descriptors, entry.Vm) is { } holder)
+        {
+            throw new HandoffRejectedException("already-attached", $"a descriptor is of the memory of VM {holder}, which is attached");
+        }
+    }
+
     // The same process connects again after the agent or the connection went away: its descriptors are borrowed already.
     private static bool IsSame(Attachment present, Attachment opened) =>
         present.Vmm == opened.Vmm && present.MemoryInstance == opened.MemoryInstance
@@ -133,7 +144,7 @@ public sealed partial class HandoffConnection(
     private async Task ServeAsync(Attachment attachment, HandoffLineReader reader, AgentLineWriter writer, CancellationToken cancellationToken)
     {
         using var closed = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
-        var pump = new VmmEventPump(entry, attachment, writer, spool, intake, observer, time, logger);
+        var pump = new VmmEventPump(entry, attachment, writer, spool, held, intake, observer, time);
         var channel = attachment.Channel;
         var zapper = attachment.Zapper as VmmZapper;
         var announced = Task.WhenAll(
@@ -274,10 +285,4 @@ public sealed partial class HandoffConnection(
             // Gone already.
         }
     }
-
-    [LoggerMessage(1211, LogLevel.Warning, "The handoff for VM {Vm} was refused: {Code}, {Reason}")]
-    private partial void LogRejected(string vm, string code, string reason);
-
-    [LoggerMessage(1212, LogLevel.Information, "The connection of VM {Vm}'s VMM ended: {Reason}")]
-    private partial void LogClosed(string vm, string reason);
 }

@@ -8,7 +8,8 @@ namespace Fleet.HostAgent.Attach;
 /// <summary>Lines from a VMM's socket, however the kernel splits them; descriptors are taken only with the first line.</summary>
 public sealed class HandoffLineReader(Socket socket)
 {
-    private readonly byte[] _buffer = new byte[HandoffProtocol.MaximumLineBytes];
+    // Most lines are short, and each VMM keeps its connection for life.
+    private byte[] _buffer = new byte[4096];
     private int _start;
     private int _end;
 
@@ -50,7 +51,13 @@ public sealed class HandoffLineReader(Socket socket)
 
         if (_start == 0)
         {
-            throw new InvalidDataException($"a line is longer than {HandoffProtocol.MaximumLineBytes} bytes");
+            if (_buffer.Length >= HandoffProtocol.MaximumLineBytes)
+            {
+                throw new InvalidDataException($"a line is longer than {HandoffProtocol.MaximumLineBytes} bytes");
+            }
+
+            Array.Resize(ref _buffer, Math.Min(2 * _buffer.Length, HandoffProtocol.MaximumLineBytes));
+            return;
         }
 
         _buffer.AsSpan(_start, _end - _start).CopyTo(_buffer);

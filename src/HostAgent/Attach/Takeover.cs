@@ -1,3 +1,4 @@
+using Fleet.Contracts.Vms;
 using Fleet.HostAgent.Enforce;
 using Fleet.HostAgent.Reconcile;
 using Fleet.HostAgent.State;
@@ -13,7 +14,7 @@ namespace Fleet.HostAgent.Attach;
 /// At start: finds the VMMs of the agent process before this one again, borrows their descriptors anew (pidfd_getfd) and
 /// carries on. Without the VMM's help, and without the control plane.
 /// </summary>
-public sealed partial class Takeover(AttachmentJournal journal, VmTable table, Attachments attachments, ILogger<Takeover> logger)
+public sealed partial class Takeover(AttachmentJournal journal, VmTable table, Attachments attachments, Qemu.QemuOpener qemu, ILogger<Takeover> logger)
 {
     public async Task RunAsync(CancellationToken cancellationToken)
     {
@@ -65,6 +66,9 @@ public sealed partial class Takeover(AttachmentJournal journal, VmTable table, A
             var regions = record.Regions.Select(region => Open(region, pidfd, opened)).ToList();
             return new Attachment(record.Vm, record.MemoryInstance, record.Vmm, pidfd, userfaultfd, record.Userfaultfd, new GuestLayout(regions))
             {
+                Kind = record.Kind,
+                ServesKernelAccess = record.Kind != AttachKinds.Qemu || Qemu.QemuUserfaultfd.ServesKernelAccess(record.Vmm.Pid),
+                Zapper = record.Kind == AttachKinds.Qemu ? qemu.Zapper(record.Vmm) : null,
                 Trapped = FrameSet.Of(record.Trapped),
                 HasBarrier = record.HasBarrier,
                 IncomingFor = record.IncomingFor,

@@ -1,19 +1,27 @@
 using System.Net.Sockets;
+using Fleet.HostAgent.Metrics;
+using Fleet.Linux;
 using Microsoft.Extensions.Logging;
 
 namespace Fleet.HostAgent.Attach;
 
-/// <summary>The Unix socket on which one VM's VMM hands over; mode 0600.</summary>
-public sealed partial class VmmListener(string vm, string path, Func<Socket, CancellationToken, Task> serve, ILogger logger)
+/// <summary>The Unix socket on which one VM's VMM hands over; mode 0600. Owns the place.</summary>
+public sealed partial class VmmListener(string vm, AllowedPlace place, Func<Socket, CancellationToken, Task> serve, ILogger logger)
 {
     // A VMM needs one connection, and a second while it replaces a broken one.
     private const int MostConnections = 4;
+    private const string Unfinished = ".new";
 
+    private string Path => place.Folder.PathOf(place.Name);
+
+    /// <exception cref="IOException">The name is another program's.</exception>
+    /// <exception cref="SocketException">The socket cannot be made.</exception>
     public async Task RunAsync(CancellationToken cancellationToken)
     {
+        using var held = place;
         using var listener = Bind();
         var connections = new List<Task>();
-        LogListening(vm, path);
+        LogListening(vm, place.Text);
         try
         {
             while (true)
@@ -35,23 +43,55 @@ public sealed partial class VmmListener(string vm, string path, Func<Socket, Can
         }
         finally
         {
-            File.Delete(path);
+            File.Delete(Path);
             await Task.WhenAll(connections);
         }
     }
 
     private Socket Bind()
     {
-        // The name appears only when the socket is private and listens. A file of that name was left by an agent that was
-        // killed: only one agent uses a state folder.
-        var unfinished = path + ".new";
+        RequireFree(place.Name);
+        RequireFree(place.Name + Unfinished);
+        // The name appears only when the socket is private and listens.
+        var unfinished = Path + Unfinished;
         File.Delete(unfinished);
         var listener = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
         listener.Bind(new UnixDomainSocketEndPoint(unfinished));
         File.SetUnixFileMode(unfinished, UnixFileMode.UserRead | UnixFileMode.UserWrite);
         listener.Listen(MostConnections);
-        File.Move(unfinished, path, overwrite: true);
+        File.Move(unfinished, Path, overwrite: true);
         return listener;
+    }
+
+    // The control plane names it: a disk image or another program's socket of that name must not be replaced. A socket on which nobody
+    // listens was left by an agent that was killed.
+    private void RequireFree(string name)
+    {
+        var kind = place.Folder.KindOf(name);
+        if (kind is not (FileKind.None or FileKind.Socket))
+        {
+            throw new IOException($"{place.Text} is there already, and is no socket but {kind}");
+        }
+
+        if (kind == FileKind.Socket && IsListening(place.Folder.PathOf(name)))
+        {
+            throw new IOException($"another program listens on {place.Text}");
+        }
+    }
+
+    private static bool IsListening(string path)
+    {
+        try
+        {
+            using var probe = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified) { Blocking = false };
+            probe.Connect(new UnixDomainSocketEndPoint(path));
+            return true;
+        }
+        catch (SocketException exception)
+        {
+            // With its backlog full it would block, and listens.
+            return exception.SocketErrorCode != SocketError.ConnectionRefused;
+        }
     }
 
     private async Task ServeAsync(Socket socket, CancellationToken cancellationToken)
@@ -67,6 +107,7 @@ public sealed partial class VmmListener(string vm, string path, Func<Socket, Can
         catch (Exception exception)
 #pragma warning restore CA1031
         {
+            AgentMeter.HandoffDefects.Add(1);
             LogFailed(exception, vm);
         }
     }

@@ -2,6 +2,7 @@ using System.Threading.Channels;
 using Fleet.Contracts.Vms;
 using Fleet.HostAgent.Options;
 using Fleet.HostAgent.Reconcile;
+using Fleet.Linux;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
@@ -83,17 +84,24 @@ public sealed partial class VmmListeners(
         }
     }
 
+    // The folder of the agent's own sockets is its own choice; all others the control plane's.
+    private AllowedPlace? PlaceOf(string path) => Path.GetDirectoryName(path) == Path.TrimEndingDirectorySeparator(options.Value.VmmSockets)
+        ? new AllowedPlace(FolderHandle.Open(options.Value.VmmSockets), Path.GetFileName(path), path)
+        : allowed.Find(path);
+
     private async Task RunAsync(string vm, string path, CancellationToken cancellationToken)
     {
         var entry = table.GetOrAdd(vm);
         try
         {
+            // Found again: what Wanted looked at may have been replaced.
+            var place = PlaceOf(path) ?? throw new IOException($"{path} is not in an allowed folder any more");
             await new VmmListener(
-                vm, path,
+                vm, place,
                 (socket, token) => ActivatorUtilities.CreateInstance<HandoffConnection>(services, entry).RunAsync(socket, token),
                 logger).RunAsync(cancellationToken);
         }
-        catch (Exception exception) when (exception is IOException or System.Net.Sockets.SocketException or UnauthorizedAccessException or ArgumentException)
+        catch (Exception exception) when (exception is IOException or System.Net.Sockets.SocketException or UnauthorizedAccessException or ArgumentException or LinuxException)
         {
             LogCannotListen(exception, vm, path);
         }
@@ -102,6 +110,6 @@ public sealed partial class VmmListeners(
     [LoggerMessage(1231, LogLevel.Warning, "VM {Vm}: the control plane names the socket {Path}, which lies in no folder of Agent:AllowedPaths; the VM cannot be attached")]
     private partial void LogNotAllowed(string vm, string path);
 
-    [LoggerMessage(1232, LogLevel.Error, "VM {Vm}: cannot listen on {Path}; if the path is too long, set Agent:VmmSocketFolder to a shorter one")]
+    [LoggerMessage(1232, LogLevel.Error, "VM {Vm}: cannot listen on {Path}")]
     private partial void LogCannotListen(Exception exception, string vm, string path);
 }

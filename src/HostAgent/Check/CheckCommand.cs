@@ -14,7 +14,7 @@ public static class CheckCommand
         return report.Ok ? 0 : ExitCodes.Unable;
     }
 
-    internal static string Text(CheckReport report)
+    public static string Text(CheckReport report)
     {
         List<string> lines =
         [

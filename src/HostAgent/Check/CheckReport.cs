@@ -22,7 +22,7 @@ public sealed record CheckReport(
     /// <summary>Looks at this host.</summary>
     public static CheckReport Make() => Make(CapabilityProbe.Table(), Environment.IsPrivilegedProcess, EnforcementTable.OfThisHost);
 
-    internal static CheckReport Make(IReadOnlyDictionary<string, string> capabilities, bool privileged, EnforcementTable table) => new(
+    public static CheckReport Make(IReadOnlyDictionary<string, string> capabilities, bool privileged, EnforcementTable table) => new(
         capabilities.GetValueOrDefault(CapabilityProbe.MarkerOnMemfd) == "yes" && privileged,
         HostAgent.AgentVersion.Text,
         KernelInfo.Release,

@@ -12,13 +12,31 @@ namespace Fleet.HostAgent.ControlPlane;
 public sealed class Heartbeats(
     ControlPlaneClient client, DesiredStream stream, VmTable table, StatusSignal status, AccessObserver observer, IOptions<AgentOptions> options, TimeProvider time)
 {
+    private volatile bool _connected;
+
+    /// <summary>The last heartbeat was answered.</summary>
+    public bool Connected => _connected;
+
     /// <summary>Runs until a call fails.</summary>
     public async Task RunAsync(ClaimResult claim, CancellationToken cancellationToken)
+    {
+        try
+        {
+            await BeatAsync(claim, cancellationToken);
+        }
+        finally
+        {
+            _connected = false;
+        }
+    }
+
+    private async Task BeatAsync(ClaimResult claim, CancellationToken cancellationToken)
     {
         var interval = Parse(claim.HeartbeatInterval);
         while (true)
         {
             var answer = await client.HeartbeatAsync(new HeartbeatRequest(claim.Incarnation, Statuses(), observer.Dropped), cancellationToken);
+            _connected = true;
             interval = Parse(answer.HeartbeatInterval);
             foreach (var vm in answer.Refetch)
             {

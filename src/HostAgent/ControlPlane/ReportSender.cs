@@ -1,5 +1,6 @@
 using Fleet.Contracts.Agents;
 using Fleet.HostAgent.Gate;
+using Fleet.HostAgent.Metrics;
 using Fleet.HostAgent.Spool;
 using Microsoft.Extensions.Logging;
 
@@ -37,6 +38,7 @@ public sealed partial class ReportSender(ControlPlaneClient client, ReportSpool 
             var result = await client.ReportAsync(request, cancellationToken);
             foreach (var rejected in result.Rejected)
             {
+                AgentMeter.ReportsDropped.Add(1, AgentMeter.Label("why", "refused"));
                 LogRejected(rejected.Sequence, rejected.Code);
             }
 

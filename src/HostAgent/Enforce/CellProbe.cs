@@ -8,7 +8,8 @@ namespace Fleet.HostAgent.Enforce;
 internal static class CellProbe
 {
     private const byte Fill = 0x5a;
-    private static readonly TimeSpan Patience = TimeSpan.FromSeconds(5);
+    // Only a kernel that neither answers an access nor tells of it keeps anybody waiting for so long.
+    private static readonly TimeSpan Patience = TimeSpan.FromSeconds(60);
 
     public static IReadOnlyList<CellState> TryAll() => [.. EnforcementCell.All.Select(cell => new CellState(cell, cell.Impossible ?? WhyNot(cell)))];
 
@@ -56,8 +57,9 @@ internal static class CellProbe
         using var loop = new UffdEventLoop(_ => { });
         loop.Add(memory.Userfaultfd, _ =>
         {
-            memory.Poison();
+            // In this order: the mark wakes the reader, who may be done before this thread runs again.
             answered.Set();
+            memory.Poison();
         });
         var reader = new Thread(() =>
         {

@@ -16,17 +16,22 @@ public sealed partial class DeviceAccess(IOptions<AgentOptions> options, TimePro
     // Asking costs a look at every process of the host. What was found is looked at again soon, so that it goes with its cause;
     // half of the interval, so that each verification looks.
     private static readonly TimeSpan Found = TimeSpan.FromSeconds(1);
+    private readonly Lock _scanning = new();
+    private IReadOnlyDictionary<int, IReadOnlySet<FileIdentity>>? _scan;
+    private long _scannedAt;
     private readonly TimeSpan _notFound = TimeSpan.FromSeconds(options.Value.VerifySeconds / 2.0);
 
     /// <summary>As of the last look, or of one now where that was too long ago. Call with the entry's gate held.</summary>
     /// <returns>Who or what it is; null when there is nothing.</returns>
     public string? Look(Attachment attachment) =>
-        attachment.Devices is { } last && time.GetElapsedTime(last.At) < (last.Found is null ? _notFound : Found) ? last.Found : LookNow(attachment);
+        attachment.Devices is { } last && time.GetElapsedTime(last.At) < (last.Found is null ? _notFound : Found) ? last.Found : Look(attachment, now: false);
 
     /// <summary>For what depends on it: a device can come at any time.</summary>
-    public string? LookNow(Attachment attachment)
+    public string? LookNow(Attachment attachment) => Look(attachment, now: true);
+
+    private string? Look(Attachment attachment, bool now)
     {
-        var found = Find(attachment);
+        var found = Find(attachment, now);
         if (found != attachment.Devices?.Found)
         {
             Log(attachment.Vm, found);
@@ -36,7 +41,21 @@ public sealed partial class DeviceAccess(IOptions<AgentOptions> options, TimePro
         return found;
     }
 
-    private static string? Find(Attachment attachment)
+    // All VMs of a round of verification share one scan of the host's processes.
+    private IReadOnlyDictionary<int, IReadOnlySet<FileIdentity>> Scan(bool now)
+    {
+        lock (_scanning)
+        {
+            if (now || _scan is null || time.GetElapsedTime(_scannedAt) >= Found)
+            {
+                (_scan, _scannedAt) = (MemoryFileUsers.Scan(), time.GetTimestamp());
+            }
+
+            return _scan;
+        }
+    }
+
+    private string? Find(Attachment attachment, bool now)
     {
         var pid = attachment.Vmm.Pid;
         try
@@ -53,7 +72,7 @@ public sealed partial class DeviceAccess(IOptions<AgentOptions> options, TimePro
             }
 
             var memory = attachment.Layout.Regions.Select(region => region.Backing.Identity).OfType<FileIdentity>().ToHashSet();
-            return MemoryFileUsers.FindOther(memory, pid, Environment.ProcessId) is var (other, name)
+            return MemoryFileUsers.FindOther(Scan(now), memory, pid, Environment.ProcessId) is var (other, name)
                 ? $"process {other} ({name}) maps the guest's memory itself"
                 : null;
         }

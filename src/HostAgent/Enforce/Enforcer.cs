@@ -43,7 +43,8 @@ public static class Enforcer
 
         var unregistered = Registration.TryRegister(attachment, parts);
         failures.AddRange(unregistered);
-        parts.RemoveAll(part => unregistered.Any(failure => failure.Range == part.Frames));
+        var skipped = unregistered.Select(failure => failure.Range).ToHashSet();
+        parts.RemoveAll(part => skipped.Contains(part.Frames));
         foreach (var region in parts.GroupBy(part => part.Region))
         {
             failures.AddRange(Arm(attachment, region.Key, [.. region], policy, table ?? EnforcementTable.OfThisHost));

@@ -12,6 +12,9 @@ namespace Fleet.HostAgent.Enforce;
 /// </summary>
 public sealed class MapLimit(IOptions<AgentOptions> options)
 {
+    /// <summary>Pages cannot be armed without using up the mappings that the VMM may have.</summary>
+    public const string Reason = "mapping-limit";
+
     private const int MappingsOfARange = 2;
 
     // An eighth is left to the VMM.

@@ -45,9 +45,7 @@ public sealed class GateStore(StateFolder folder)
             return null;
         }
 
-        using var file = File.OpenRead(PathOf(vm));
-        return JsonSerializer.Deserialize(file, GateJson.Default.GateRecord)
-            ?? throw new InvalidDataException($"{PathOf(vm)} is empty; it was written by another program");
+        return StateFile.Read(PathOf(vm), GateJson.Default.GateRecord, record => record.Vm == vm);
     }
 
     private string PathOf(string vm) => Path.Combine(folder.Gate, $"{vm}.json");

@@ -4,7 +4,6 @@ using Fleet.HostAgent.Attach;
 using Fleet.HostAgent.Detect;
 using Fleet.HostAgent.Reconcile;
 using Fleet.HostAgent.Spool;
-using Microsoft.Extensions.Logging;
 
 namespace Fleet.HostAgent.Observe;
 
@@ -13,19 +12,26 @@ namespace Fleet.HostAgent.Observe;
 /// costs at most a few appends a second: what arrives in between becomes one report with a count, and a VMM that is faster
 /// still waits for its acknowledgements. Nothing is dropped (I8).
 /// </summary>
-public sealed partial class VmmEventPump(VmEntry entry, Attachment attachment, AgentLineWriter writer, ReportSpool spool, PoisonIntake intake, AccessObserver observer,
-    TimeProvider time, ILogger logger)
+public sealed class VmmEventPump(VmEntry entry, Attachment attachment, AgentLineWriter writer, ReportSpool spool, HeldBack held, PoisonIntake intake,
+    AccessObserver observer, TimeProvider time)
 {
     private static readonly TimeSpan Window = TimeSpan.FromMilliseconds(250);
 
+    private static readonly TimeSpan DiskPause = TimeSpan.FromSeconds(5);
+
+    private readonly TaskCompletionSource _ended = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly Channel<VmmEvent> _events = Channel.CreateBounded<VmmEvent>(new BoundedChannelOptions(256) { SingleReader = true });
 
     /// <summary>Waits while the pump is behind: that is how a VMM is slowed down.</summary>
     public ValueTask PostAsync(VmmEvent vmmEvent, CancellationToken cancellationToken) =>
         _events.Writer.WriteAsync(vmmEvent, cancellationToken);
 
-    /// <summary>No more events come; <see cref="RunAsync"/> ends when those that are here are durable.</summary>
-    public void Complete() => _events.Writer.TryComplete();
+    /// <summary>No more events come; <see cref="RunAsync"/> ends when those that are here are durable, or the spool does not take them.</summary>
+    public void Complete()
+    {
+        _events.Writer.TryComplete();
+        _ended.TrySetResult();
+    }
 
     public async Task RunAsync(CancellationToken cancellationToken)
     {
@@ -51,59 +57,89 @@ public sealed partial class VmmEventPump(VmEntry entry, Attachment attachment, A
             }
 
             var last = batch[^1].Sequence;
-            await StoreAsync(batch, cancellationToken);
+            if (!await StoreAsync(batch, cancellationToken))
+            {
+                return;
+            }
+
             await AcknowledgeAsync(last, cancellationToken);
             await Task.Delay(Window, time, cancellationToken); // allowed: the coalescing window, not a wait for something
         }
     }
 
-    private async Task StoreAsync(List<VmmEvent> batch, CancellationToken cancellationToken)
+    /// <returns>False when the VMM went away while the spool took nothing: it has no acknowledgement and sends its events again.</returns>
+    private async Task<bool> StoreAsync(List<VmmEvent> batch, CancellationToken cancellationToken)
     {
         // A VMM sends again what it has no acknowledgement for; what is durable already changes nothing (I5).
         var durable = spool.LastEvent(attachment.Vmm);
         batch.RemoveAll(vmmEvent => vmmEvent.Sequence <= durable);
         if (batch.Count == 0)
         {
-            return;
+            return true;
         }
 
         // What the kernel showed of these accesses was recorded before the VMM could speak of them. Once: what is explained is used up.
         observer.Drain();
         var hits = VmmEventReports.Hits(batch).SelectMany(said => observer.Merge.Explain(attachment, said)).ToList();
         var watermark = new VmmWatermark(attachment.Vmm, batch[^1].Sequence);
-        var complained = false;
-        while (true)
+        var isHeld = false;
+        try
         {
-            var changed = spool.WhenChangedAsync();
-            try
+            while (true)
             {
-                if (await TryStoreAsync(batch, hits, watermark, cancellationToken))
+                var changed = spool.WhenChangedAsync();
+                var problem = await TryStoreAsync(batch, hits, watermark, cancellationToken);
+                if (problem is null)
                 {
-                    return;
+                    return true;
                 }
 
-                Complain(ref complained, null);
-                await changed.WaitAsync(cancellationToken);
+                if (!isHeld)
+                {
+                    held.Begin(entry.Vm, problem.Reason);
+                    isHeld = true;
+                }
+
+                if (!await MayTryAgainAsync(problem, changed, cancellationToken))
+                {
+                    return false;
+                }
             }
-            catch (IOException exception)
+        }
+        finally
+        {
+            if (isHeld)
             {
-                // Disk full or read-only: the VMM keeps its events, and enforcement goes on.
-                Complain(ref complained, exception);
-                await Task.Delay(TimeSpan.FromSeconds(5), time, cancellationToken); // allowed: pace of retries on a failing disk
+                held.End();
             }
         }
     }
 
+    // A pump that waited for room after its connection would take the place of the VMM's next one.
+    private async Task<bool> MayTryAgainAsync(Refusal problem, Task changed, CancellationToken cancellationToken)
+    {
+        var again = problem.IsFull ? changed : Task.Delay(DiskPause, time, cancellationToken); // allowed: pace of retries on a failing disk
+        var first = await Task.WhenAny(again.WaitAsync(cancellationToken), _ended.Task.WaitAsync(cancellationToken));
+        await first;
+        return !_ended.Task.IsCompleted;
+    }
+
     // Under the VM's gate: where poison arose must not change between its judgement and its report.
-    private async Task<bool> TryStoreAsync(List<VmmEvent> batch, List<ObservedAccess> hits, VmmWatermark watermark, CancellationToken cancellationToken)
+    /// <returns>Null when they are durable.</returns>
+    private async Task<Refusal?> TryStoreAsync(List<VmmEvent> batch, List<ObservedAccess> hits, VmmWatermark watermark, CancellationToken cancellationToken)
     {
         await entry.Gate.WaitAsync(cancellationToken);
         try
         {
-            return intake.TryStore(
+            var stored = intake.TryStore(
                 entry, attachment,
                 origin => VmmEventReports.Build(batch, hits, entry.Vm, attachment.MemoryInstance, entry.PlacementEpoch ?? 0, origin),
                 PoisonIntake.Behind(attachment, VmmEventReports.PoisonedPages(batch)), watermark);
+            return stored ? null : new Refusal(true, null);
+        }
+        catch (Exception exception) when (exception is IOException or UnauthorizedAccessException or Linux.LinuxException)
+        {
+            return new Refusal(false, exception);
         }
         finally
         {
@@ -123,15 +159,6 @@ public sealed partial class VmmEventPump(VmEntry entry, Attachment attachment, A
         }
     }
 
-    private void Complain(ref bool complained, Exception? exception)
-    {
-        if (!complained)
-        {
-            LogSpoolStuck(exception, entry.Vm);
-            complained = true;
-        }
-    }
-
-    [LoggerMessage(1501, LogLevel.Error, "The spool is full or cannot be written; the VMM of VM {Vm} keeps its events until there is room")]
-    private partial void LogSpoolStuck(Exception? exception, string vm);
+    /// <param name="IsFull">By its bound, not by its disk.</param>
+    private sealed record Refusal(bool IsFull, Exception? Reason);
 }

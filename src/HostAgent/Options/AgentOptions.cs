@@ -29,6 +29,9 @@ public sealed class AgentOptions
     /// <summary>Folders, separated by <c>:</c>, from which the control plane may name sockets and files. Empty: none.</summary>
     public string AllowedPaths { get; set; } = string.Empty;
 
+    /// <summary>Folder with QEMU's standard error in one file <c>{vm}.log</c> for each VM that attaches by qemu: addresses of memory failures. Null: not read.</summary>
+    public string? QemuLogFolder { get; set; }
+
     /// <summary><c>marker</c>: pages are poisoned when they are armed, and the kernel enforces with no agent in the loop;
     /// <c>trap</c>: when they are first touched, for VMMs without asynchronous page faults.</summary>
     public string Policy { get; set; } = "marker";
@@ -63,6 +66,9 @@ public sealed class AgentOptions
     internal EnforcementPolicy EnforcementPolicy => Policy == "trap" ? EnforcementPolicy.Trap : EnforcementPolicy.Marker;
 
     internal TimeSpan CredentialLifetimeSpan => DurationText.TryParse(CredentialLifetime, out var span) ? span : TimeSpan.FromDays(30);
+
+    /// <summary>Loopback address and port for <c>/metrics</c>, such as <c>127.0.0.1:9482</c>; port 0 takes a free one. Null: none.</summary>
+    public string? Metrics { get; set; }
 
     public string VmmSockets => VmmSocketFolder ?? Path.Combine(StateFolder, "vmm");
 }

@@ -76,6 +76,16 @@ public sealed class AgentOptionsValidator : IValidateOptions<AgentOptions>
             yield return $"Agent:VmmSocketFolder '{options.VmmSockets}' is too long for Unix socket paths: at most {LongestSocketFolder} bytes.";
         }
 
+        if (options.Metrics is { } metrics && !(System.Net.IPEndPoint.TryParse(metrics, out var endpoint) && System.Net.IPAddress.IsLoopback(endpoint.Address)))
+        {
+            yield return $"Agent:Metrics '{metrics}' must be an address of loopback with a port, such as 127.0.0.1:9482: they are not protected.";
+        }
+
+        if (options.QemuLogFolder is { } logs && !Path.IsPathRooted(logs))
+        {
+            yield return $"Agent:QemuLogFolder: '{logs}' is not an absolute path.";
+        }
+
         foreach (var path in options.AllowedPaths.Split(':', StringSplitOptions.RemoveEmptyEntries).Where(path => !Path.IsPathRooted(path)))
         {
             yield return $"Agent:AllowedPaths: '{path}' is not an absolute path.";

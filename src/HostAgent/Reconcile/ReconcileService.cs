@@ -1,5 +1,6 @@
 using Fleet.HostAgent.Attach;
 using Fleet.HostAgent.ControlPlane;
+using Fleet.HostAgent.Metrics;
 using Fleet.HostAgent.Options;
 using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
@@ -12,7 +13,7 @@ namespace Fleet.HostAgent.Reconcile;
 /// then looks at every VM when something changed and at an interval.
 /// </summary>
 public sealed partial class ReconcileService(
-    VmTable table, DesiredState desired, Takeover takeover, VmReconciler reconciler, WorkSet work, StatusSignal status,
+    VmTable table, DesiredState desired, Takeover takeover, VmReconciler reconciler, WorkSet work, ReconcileProgress progress, StatusSignal status,
     IOptions<AgentOptions> options, TimeProvider time, ILogger<ReconcileService> logger) : BackgroundService
 {
     protected override async Task ExecuteAsync(CancellationToken stoppingToken)
@@ -23,6 +24,7 @@ public sealed partial class ReconcileService(
         table.Loaded();
         try
         {
+            await LookAtAllAsync(stoppingToken);
             await Task.WhenAll(WorkAsync(stoppingToken), VerifyAsync(stoppingToken), WatchAsync(stoppingToken));
         }
         catch (OperationCanceledException) when (stoppingToken.IsCancellationRequested)
@@ -46,6 +48,18 @@ public sealed partial class ReconcileService(
         }
     }
 
+    // Before the agent calls itself ready: what was taken over is verified once, whatever comes of it.
+    private async Task LookAtAllAsync(CancellationToken cancellationToken)
+    {
+        foreach (var entry in table.All)
+        {
+            await ReconcileAsync(entry.Vm, cancellationToken);
+            progress.Turn();
+        }
+
+        progress.Looked();
+    }
+
     private async Task WorkAsync(CancellationToken cancellationToken)
     {
         while (true)
@@ -53,7 +67,10 @@ public sealed partial class ReconcileService(
             foreach (var vm in await work.TakeAsync(cancellationToken))
             {
                 await ReconcileAsync(vm, cancellationToken);
+                progress.Turn();
             }
+
+            progress.Turn();
         }
     }
 
@@ -67,10 +84,11 @@ public sealed partial class ReconcileService(
         await entry.Gate.WaitAsync(cancellationToken);
         try
         {
-            var before = entry.Status;
+            var (before, started) = (entry.Status, time.GetTimestamp());
             // On a thread of its own: system calls on a large set take milliseconds, and a hung VMM's longer.
             await Task.Run(() => reconciler.Reconcile(entry), cancellationToken);
             entry.StatusAt = time.GetTimestamp();
+            AgentMeter.Reconcile.Record(time.GetElapsedTime(started, entry.StatusAt).TotalSeconds);
             if (before != entry.Status)
             {
                 status.Set();
@@ -80,6 +98,7 @@ public sealed partial class ReconcileService(
         catch (Exception exception) when (exception is not OperationCanceledException)
 #pragma warning restore CA1031
         {
+            AgentMeter.ReconcileDefects.Add(1);
             LogDefect(exception, vm);
         }
         finally

@@ -9,6 +9,7 @@ public sealed class VmEntry(string vm)
 {
     private readonly List<TaskCompletionSource> _waiting = [];
     private volatile VmStatus? _status;
+    private volatile string? _notAttached;
     private DesiredVm? _desired;
     private long _statusAt;
 
@@ -27,6 +28,13 @@ public sealed class VmEntry(string vm)
     public long? PlacementEpoch { get; private set; }
 
     public Attachment? Attachment { get; set; }
+
+    /// <summary>Why no VMM is attached, a stable code; null when none has come yet.</summary>
+    public string? NotAttached
+    {
+        get => _notAttached;
+        set => _notAttached = value;
+    }
 
     /// <summary>Frames that the kernel confirmed the last time, in the present attachment.</summary>
     public FrameSet Confirmed { get; set; } = FrameSet.Empty;

@@ -4,6 +4,7 @@ using Fleet.HostAgent.Attach;
 using Fleet.Contracts.Handoff;
 using Fleet.HostAgent.Enforce;
 using Fleet.HostAgent.Gate;
+using Fleet.HostAgent.Metrics;
 using Fleet.HostAgent.Observe;
 using Fleet.HostAgent.Options;
 using Fleet.HostAgent.Restore;
@@ -36,7 +37,7 @@ public sealed partial class VmReconciler(
 
         var before = entry.Status;
         var status = entry.Attachment is { } attachment ? Enforce(entry, desired, attachment)
-            : Reconciler.Unconfirmed(desired, EnforcementStates.Pending, "not-attached");
+            : Reconciler.Unconfirmed(desired, EnforcementStates.Pending, entry.NotAttached ?? "not-attached");
         var verified = status.State == EnforcementStates.Armed;
         if (verified)
         {
@@ -117,8 +118,8 @@ public sealed partial class VmReconciler(
         var plan = Reconciler.Plan(wanted, attachment.Trapped, entry.Confirmed, MarkerVerifier.FindUnmarked(attachment, wanted, _policy));
         if (!plan.Lost.IsEmpty)
         {
+            AgentMeter.MarkersLost.Add(plan.Lost.Frames);
             LogMarkerLost(entry.Vm, plan.Lost.Frames);
-            EnforceMeter.MarkersLost(entry.Vm, plan.Lost.Frames);
         }
 
         if (_policy == EnforcementPolicy.Marker)
@@ -176,6 +177,11 @@ public sealed partial class VmReconciler(
     {
         if (!attachment.WholeRegions && maps.WouldExhaust(attachment, frames))
         {
+            if (!attachment.ServesKernelAccess)
+            {
+                throw new LinuxException(MapLimit.Reason, Errno.ENOMEM);
+            }
+
             attachment.WholeRegions = true;
             journal.Save(attachment);
             LogWholeRegions(attachment.Vm, frames.Ranges.Count);

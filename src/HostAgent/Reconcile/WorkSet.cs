@@ -12,14 +12,20 @@ public sealed class WorkSet : IDisposable
         lock (_lock)
         {
             _waiting.Add(vm);
-            if (_signal.CurrentCount == 0)
-            {
-                _signal.Release();
-            }
+            Signal();
         }
     }
 
-    /// <summary>Waits until something is there and takes all of it.</summary>
+    /// <summary>Has whoever takes make a turn, with nothing to do.</summary>
+    public void Poke()
+    {
+        lock (_lock)
+        {
+            Signal();
+        }
+    }
+
+    /// <summary>Waits until something is there, or for a poke, and takes all of it.</summary>
     public async Task<IReadOnlyCollection<string>> TakeAsync(CancellationToken cancellationToken)
     {
         await _signal.WaitAsync(cancellationToken);
@@ -30,4 +36,12 @@ public sealed class WorkSet : IDisposable
     }
 
     public void Dispose() => _signal.Dispose();
+
+    private void Signal()
+    {
+        if (_signal.CurrentCount == 0)
+        {
+            _signal.Release();
+        }
+    }
 }

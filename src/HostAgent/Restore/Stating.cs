@@ -129,9 +129,9 @@ public sealed partial class Stating(
         }
     }
 
-    [LoggerMessage(1641, LogLevel.Warning, "The control plane's database was put back from a backup: everything before store epoch {StoreEpoch} is refused from now on. Enforcement goes on, and guests with a right run on")]
+    [LoggerMessage(2210, LogLevel.Warning, "The control plane's database was put back from a backup: everything before store epoch {StoreEpoch} is refused from now on. Enforcement goes on, and guests with a right run on")]
     private partial void LogPromised(long storeEpoch);
 
-    [LoggerMessage(1642, LogLevel.Information, "Stated what this host holds of {Vms} VMs, in store epoch {StoreEpoch}")]
+    [LoggerMessage(2211, LogLevel.Information, "Stated what this host holds of {Vms} VMs, in store epoch {StoreEpoch}")]
     private partial void LogStated(int vms, long storeEpoch);
 }

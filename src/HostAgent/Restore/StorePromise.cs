@@ -20,7 +20,7 @@ public sealed class StorePromise
     {
         _path = Path.Combine(folder.Root, "store-epoch");
         _record = File.Exists(_path)
-            ? JsonSerializer.Deserialize(File.ReadAllBytes(_path), PromiseJson.Default.PromiseRecord) ?? throw new InvalidDataException($"{_path} is empty; it was written by another program")
+            ? StateFile.Read(_path, PromiseJson.Default.PromiseRecord, _ => true)
             : new PromiseRecord(0, null);
     }
 

@@ -1,5 +1,6 @@
 using System.Security.Cryptography;
 using Fleet.Contracts.Agents;
+using Fleet.HostAgent.Metrics;
 using Fleet.HostAgent.Options;
 using Fleet.HostAgent.State;
 using Fleet.Linux.Processes;
@@ -12,7 +13,7 @@ namespace Fleet.HostAgent.Spool;
 /// The bounded queue of reports on disk. A report gets its identity (spool id, sequence) here and is durable before the VMM is
 /// told so; it leaves when the control plane says that it is durable there (I2, I5).
 /// </summary>
-public sealed partial class ReportSpool : IDisposable
+public sealed partial class ReportSpool
 {
     private readonly Lock _lock = new();
     private readonly SpoolFile _file;
@@ -38,6 +39,7 @@ public sealed partial class ReportSpool : IDisposable
             if (_file.Damaged)
             {
                 LogDamaged(_waiting.Count);
+                AgentMeter.ReportsDropped.Add(CountMissing(), AgentMeter.Label("why", "damaged"));
             }
 
             StartOver();
@@ -58,6 +60,20 @@ public sealed partial class ReportSpool : IDisposable
             }
         }
     }
+
+    /// <summary>Size of its file.</summary>
+    public long Bytes
+    {
+        get
+        {
+            lock (_lock)
+            {
+                return _file.Length;
+            }
+        }
+    }
+
+    public long MaximumBytes => _maximumBytes;
 
     public int Count
     {
@@ -86,19 +102,26 @@ public sealed partial class ReportSpool : IDisposable
     {
         lock (_lock)
         {
-            if (_file.Length >= _maximumBytes)
+            try
             {
-                Compact();
-                if (_file.Length >= _maximumBytes)
+                if (!HasRoom())
                 {
+                    AgentMeter.SpoolRefusals.Add(1, AgentMeter.Label("why", "full"));
                     return false;
                 }
+
+                var numbered = reports.Select((report, index) => report with { Sequence = _next + index }).ToList();
+                var line = new SpoolLine(null, _next + numbered.Count, watermark is null ? [] : [watermark], numbered);
+                _file.Append(line);
+                Take(line);
+            }
+            catch (IOException)
+            {
+                AgentMeter.SpoolRefusals.Add(1, AgentMeter.Label("why", "disk"));
+                throw;
             }
 
-            var numbered = reports.Select((report, index) => report with { Sequence = _next + index }).ToList();
-            var line = new SpoolLine(null, _next + numbered.Count, watermark is null ? [] : [watermark], numbered);
-            _file.Append(line);
-            Take(line);
+            AgentMeter.HitsSpooled.Add(reports.Where(report => report.Kind == AgentReport.Hit).Sum(report => report.Count));
             Signal();
             return true;
         }
@@ -160,8 +183,6 @@ public sealed partial class ReportSpool : IDisposable
         }
     }
 
-    public void Dispose() => _file.Dispose();
-
     private void Take(SpoolLine line)
     {
         foreach (var report in line.Reports)
@@ -176,6 +197,25 @@ public sealed partial class ReportSpool : IDisposable
 
         _next = line.Next;
     }
+
+    private bool HasRoom()
+    {
+        if (!_file.IsWhole)
+        {
+            // Cut or removed under the agent's hands. All of it is known here.
+            Compact();
+        }
+
+        if (_file.Length >= _maximumBytes)
+        {
+            Compact();
+        }
+
+        return _file.Length < _maximumBytes;
+    }
+
+    // Sequences have no gaps but where the disk lost a line.
+    private long CountMissing() => _waiting.TryPeek(out var first) ? _next - first.Sequence - _waiting.Count : 0;
 
     private void Compact()
     {

@@ -2,16 +2,18 @@ using Fleet.Linux;
 
 namespace Fleet.HostAgent.Spool;
 
-/// <summary>The spool's file: lines that are durable when <see cref="Append"/> returns, and a tail that a crash may have torn.</summary>
-internal sealed class SpoolFile : IDisposable
+/// <summary>
+/// The spool's file: lines that are durable when <see cref="Append"/> returns, and a tail that a crash may have torn. It is open only while
+/// something is written, so that its file system can be remounted read-only, and an agent can start on one that is.
+/// </summary>
+internal sealed class SpoolFile
 {
     private readonly string _path;
-    private FileStream _stream;
 
     public SpoolFile(string path)
     {
         _path = path;
-        (_stream, Lines, Damaged) = Open(path);
+        (Length, Lines, Damaged) = Read(path);
     }
 
     /// <summary>The whole lines found when the file was opened.</summary>
@@ -20,36 +22,65 @@ internal sealed class SpoolFile : IDisposable
     /// <summary>A line in the middle was not whole: the disk lost something that had been durable.</summary>
     public bool Damaged { get; }
 
-    public long Length => _stream.Length;
+    /// <summary>Of the whole lines, in bytes.</summary>
+    public long Length { get; private set; }
 
+    /// <summary>The file has at least what was made durable in it.</summary>
+    public bool IsWhole => new FileInfo(_path) is { Exists: true } file && file.Length >= Length;
+
+    /// <exception cref="IOException">The disk is full, read-only or failing: the line is not in the file.</exception>
     public void Append(SpoolLine line)
     {
-        var before = _stream.Length;
+        var bytes = line.ToBytes();
+        using var stream = OpenStream();
         try
         {
-            _stream.Write(line.ToBytes());
-            _stream.Flush(flushToDisk: true);
+            // A torn line must not stand before a later whole one.
+            stream.SetLength(Length);
+            stream.Seek(0, SeekOrigin.End);
+            stream.Write(bytes);
+            stream.Flush(flushToDisk: true);
         }
         catch (IOException)
         {
-            // Disk full or failing: a torn line must not stand before a later whole one.
-            _stream.SetLength(before);
+            CutBack(stream);
             throw;
         }
+
+        Length += bytes.Length;
     }
 
     /// <summary>Replaces the whole content by one line, atomically.</summary>
+    /// <exception cref="IOException">The disk is full, read-only or failing: the content is what it was.</exception>
     public void Replace(SpoolLine line)
     {
-        DurableFile.Write(_path, line.ToBytes());
-        _stream.Dispose();
-        _stream = OpenStream(_path);
-        _stream.Seek(0, SeekOrigin.End);
+        var bytes = line.ToBytes();
+        try
+        {
+            DurableFile.Write(_path, bytes);
+        }
+        catch (Exception exception) when (exception is UnauthorizedAccessException or LinuxException)
+        {
+            throw new IOException(exception.Message, exception);
+        }
+
+        Length = bytes.Length;
     }
 
-    public void Dispose() => _stream.Dispose();
+    // Gives a full disk its room back at once; what is left torn is cut off before the next line all the same.
+    private void CutBack(FileStream stream)
+    {
+        try
+        {
+            stream.SetLength(Length);
+        }
+        catch (IOException)
+        {
+            // The next append does it.
+        }
+    }
 
-    private static (FileStream Stream, List<SpoolLine> Lines, bool Damaged) Open(string path)
+    private static (long Length, List<SpoolLine> Lines, bool Damaged) Read(string path)
     {
         var content = File.Exists(path) ? File.ReadAllBytes(path) : [];
         var lines = new List<SpoolLine>();
@@ -68,18 +99,25 @@ internal sealed class SpoolFile : IDisposable
             at += length + 1;
         }
 
-        var stream = OpenStream(path);
         // What follows the last whole line was never acknowledged to anybody.
-        stream.SetLength(whole);
-        stream.Seek(0, SeekOrigin.End);
-        return (stream, lines, damaged);
+        return (whole, lines, damaged);
     }
 
-    private static FileStream OpenStream(string path) => new(path, new FileStreamOptions
+    private FileStream OpenStream()
     {
-        Mode = FileMode.OpenOrCreate,
-        Access = FileAccess.Write,
-        BufferSize = 0,
-        UnixCreateMode = UnixFileMode.UserRead | UnixFileMode.UserWrite,
-    });
+        try
+        {
+            return new FileStream(_path, new FileStreamOptions
+            {
+                Mode = FileMode.OpenOrCreate,
+                Access = FileAccess.Write,
+                BufferSize = 0,
+                UnixCreateMode = UnixFileMode.UserRead | UnixFileMode.UserWrite,
+            });
+        }
+        catch (UnauthorizedAccessException exception)
+        {
+            throw new IOException(exception.Message, exception);
+        }
+    }
 }

@@ -1,15 +1,33 @@
 using System.Text.Json;
 using Fleet.HostAgent.Attach;
 using Fleet.Linux;
+using Microsoft.Extensions.Logging;
 
 namespace Fleet.HostAgent.State;
 
 /// <summary>Which VMMs are attached and what may be armed in them, on disk; one file for each VM.</summary>
-public sealed class AttachmentJournal(StateFolder folder)
+public sealed partial class AttachmentJournal(StateFolder folder, ILogger<AttachmentJournal> logger)
 {
-    public IReadOnlyList<AttachmentRecord> Load() =>
-        [.. Directory.EnumerateFiles(folder.Attached, "*.json").Select(Read)];
+    /// <summary>All that can be read. A VM whose file is damaged is left out, and keeps no other from being taken over.</summary>
+    public IReadOnlyList<AttachmentRecord> Load()
+    {
+        var loaded = new List<AttachmentRecord>();
+        foreach (var path in Directory.EnumerateFiles(folder.Attached, "*.json"))
+        {
+            try
+            {
+                loaded.Add(Read(path));
+            }
+            catch (InvalidDataException exception)
+            {
+                LogDamaged(exception.Message);
+            }
+        }
 
+        return loaded;
+    }
+
+    /// <exception cref="InvalidDataException">The file is damaged: which process was bound, and to what, is not known, so none may be bound anew.</exception>
     public AttachmentRecord? Find(string vm) => File.Exists(PathOf(vm)) ? Read(PathOf(vm)) : null;
 
     /// <summary>Durable when it returns.</summary>
@@ -36,18 +54,27 @@ public sealed class AttachmentJournal(StateFolder folder)
             attachment.Undelivered.Ranges,
             attachment.MayHaveRun,
             attachment.Reported.Ranges,
-            attachment.WholeRegions);
-        DurableFile.Write(PathOf(attachment.Vm), JsonSerializer.SerializeToUtf8Bytes(record, StateJson.Default.AttachmentRecord));
+            attachment.WholeRegions,
+            attachment.Kind);
+        var content = JsonSerializer.SerializeToUtf8Bytes(record, StateJson.Default.AttachmentRecord);
+        var path = PathOf(attachment.Vm);
+        if (File.Exists(path) && File.ReadAllBytes(path).AsSpan().SequenceEqual(content))
+        {
+            // As after every takeover, which must work on a full disk too. Whoever wrote it may have been killed before it was on the disk.
+            DurableFile.Sync(path);
+            return;
+        }
+
+        DurableFile.Write(path, content);
     }
 
     public void Remove(string vm) => DurableFile.Delete(PathOf(vm));
 
-    private static AttachmentRecord Read(string path)
-    {
-        using var file = File.OpenRead(path);
-        return JsonSerializer.Deserialize(file, StateJson.Default.AttachmentRecord)
-            ?? throw new InvalidDataException($"{path} is empty; it was written by another program");
-    }
+    private static AttachmentRecord Read(string path) => StateFile.Read(
+        path, StateJson.Default.AttachmentRecord, record => record is { Vm: not null, Vmm.BootId: not null, Regions: not null, Trapped: not null });
 
     private string PathOf(string vm) => Path.Combine(folder.Attached, $"{vm}.json");
+
+    [LoggerMessage(2242, LogLevel.Error, "A VMM cannot be taken over, and none of its VM is attached anew: {Problem}. What is armed in it stays armed. End that VMM, then move the file away")]
+    private partial void LogDamaged(string problem);
 }

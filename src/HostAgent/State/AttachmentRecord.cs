@@ -1,4 +1,5 @@
 using System.Text.Json.Serialization;
+using Fleet.Contracts.Vms;
 using Fleet.HostAgent.Attach;
 using Fleet.HostAgent.Enforce;
 using Fleet.Linux.Processes;
@@ -14,6 +15,7 @@ namespace Fleet.HostAgent.State;
 /// <param name="Reported">Frames of memory errors that were spooled, until the desired set has them.</param>
 /// <param name="WholeRegions">All of its memory is registered, and not only what is armed.</param>
 /// <param name="Undelivered">Holes that the stream left, until the permit is used.</param>
+/// <param name="Kind">How it was attached: it says what can be done to the process without its help.</param>
 public sealed record AttachmentRecord(
     string Vm,
     long MemoryInstance,
@@ -26,7 +28,8 @@ public sealed record AttachmentRecord(
     IReadOnlyList<FrameRange>? Undelivered = null,
     bool MayHaveRun = false,
     IReadOnlyList<FrameRange>? Reported = null,
-    bool WholeRegions = false);
+    bool WholeRegions = false,
+    string Kind = AttachKinds.Handoff);
 
 /// <param name="BackingNumber">The number of the memory's file in the VMM; null for anonymous memory.</param>
 /// <param name="BackingInode">The file's inode: with its device tells it from a file that took its number later.</param>

@@ -21,12 +21,24 @@ public sealed class StateFolder : IDisposable
         DurableFile.SyncFolder(Root);
         try
         {
-            // FileShare.None is an advisory flock(2) on Linux, dropped by the kernel however the process ends.
-            _lock = new FileStream(Path.Combine(Root, "lock"), FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);
+            // FileShare.None is an advisory flock(2) on Linux, dropped by the kernel however the process ends. For reading: a file that is
+            // open for writing keeps its file system from being remounted read-only.
+            _lock = new FileStream(Path.Combine(Root, "lock"), FileMode.OpenOrCreate, FileAccess.Read, FileShare.None);
         }
-        catch (IOException exception)
+        catch (IOException exception) when (exception.HResult == (int)Errno.EAGAIN)
         {
             throw new InvalidOperationException($"another host agent uses the state folder {Root}; stop it, or set Agent:StateFolder to a folder of its own", exception);
+        }
+
+        try
+        {
+            StateFormat.Claim(Root);
+            RemoveUnfinished();
+        }
+        catch
+        {
+            _lock.Dispose();
+            throw;
         }
     }
 
@@ -43,6 +55,21 @@ public sealed class StateFolder : IDisposable
     public string CredentialFile => Path.Combine(Root, "credential");
 
     public void Dispose() => _lock.Dispose();
+
+    private void RemoveUnfinished()
+    {
+        try
+        {
+            foreach (var folder in new[] { Root, Desired, Attached, Spool, Gate })
+            {
+                DurableFile.RemoveUnfinished(folder);
+            }
+        }
+        catch (IOException)
+        {
+            // Read-only: they are in nobody's way.
+        }
+    }
 
     private string Make(string name)
     {

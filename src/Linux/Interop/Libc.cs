@@ -86,6 +86,9 @@ internal static unsafe partial class Libc
     [LibraryImport(Library, SetLastError = true)]
     internal static partial int getsockopt(int socket, int level, int name, void* value, uint* length);
 
+    [LibraryImport(Library, SetLastError = true)]
+    internal static partial int waitpid(int pid, int* status, int options);
+
     // Not every C library wraps the newer calls. The function is variadic in C; on the Linux ABIs of x86-64 and arm64
     // integer arguments of a variadic function travel like any others.
     [LibraryImport(Library, SetLastError = true)]

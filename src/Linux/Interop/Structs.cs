@@ -45,6 +45,15 @@ internal struct ControlHeader
     [FieldOffset(12)] internal int Type;
 }
 
+/// <summary>struct open_how, &lt;linux/openat2.h&gt;.</summary>
+[StructLayout(LayoutKind.Sequential)]
+internal struct OpenHow
+{
+    internal ulong Flags;
+    internal ulong Mode;
+    internal ulong Resolve;
+}
+
 /// <summary>struct ucred, &lt;sys/socket.h&gt;.</summary>
 [StructLayout(LayoutKind.Sequential)]
 internal struct UserCredentials
@@ -66,6 +75,7 @@ internal struct Statfs
 [StructLayout(LayoutKind.Explicit, Size = 256)]
 internal struct Statx
 {
+    [FieldOffset(28)] internal ushort Mode;
     [FieldOffset(32)] internal ulong Inode;
     [FieldOffset(136)] internal uint DeviceMajor;
     [FieldOffset(140)] internal uint DeviceMinor;

@@ -9,19 +9,27 @@ public static class MemoryFileUsers
     private const int KCMP_VM = 1;
 
     /// <summary>
-    /// The first process, other than those excepted, with a mapping of one of the files; null when there is none. It reads
-    /// /proc/PID/maps of every process: milliseconds on a small host, and more with many processes.
+    /// What every process maps of files in memory, for several questions at one time. It reads /proc/PID/maps of every process: milliseconds on a
+    /// small host, and more with many processes.
+    /// </summary>
+    /// <returns>The files by process; processes without any are left out.</returns>
+    /// <remarks>A process that may not be looked at (<see cref="CountHidden"/>) is passed over.</remarks>
+    public static IReadOnlyDictionary<int, IReadOnlySet<FileIdentity>> Scan() => Pids()
+        .Select(pid => KeyValuePair.Create(pid, (IReadOnlySet<FileIdentity>)MappedBy(pid).ToHashSet()))
+        .Where(process => process.Value.Count > 0)
+        .ToDictionary();
+
+    /// <summary>
+    /// The first process of a scan, other than those excepted, with a mapping of one of the files; null when there is none. It is looked at again,
+    /// so that one that ended since is none.
     /// </summary>
     /// <param name="files">As <see cref="FileDescriptorInfo.Identity"/> tells them.</param>
     /// <param name="owner">The process whose memory it is; one that shares its page tables (a vfork child) is no other.</param>
-    /// <remarks>A process that may not be looked at (<see cref="CountHidden"/>) is passed over.</remarks>
-    public static (int Pid, string Name)? FindOther(IReadOnlyCollection<FileIdentity> files, int owner, int self)
+    public static (int Pid, string Name)? FindOther(IReadOnlyDictionary<int, IReadOnlySet<FileIdentity>> scan, IReadOnlySet<FileIdentity> files, int owner, int self)
     {
-        // Nearly every line of the host is some library's: those are not taken apart.
-        var wanted = files.Select(file => FormattableString.Invariant($" {file.Device} {file.Inode} ")).Distinct().ToList();
-        foreach (var pid in Pids())
+        foreach (var (pid, mapped) in scan)
         {
-            if (pid != owner && pid != self && HasMapped(pid, wanted) && !SharesMemory(pid, owner))
+            if (pid != owner && pid != self && mapped.Overlaps(files) && MappedBy(pid).Any(files.Contains) && !SharesMemory(pid, owner))
             {
                 return (pid, NameOf(pid));
             }
@@ -54,17 +62,20 @@ public static class MemoryFileUsers
         }
     }
 
-    private static bool HasMapped(int pid, List<string> wanted)
+    private static List<FileIdentity> MappedBy(int pid)
     {
         try
         {
-            return File.ReadLines(FormattableString.Invariant($"/proc/{pid}/maps"))
-                .Any(line => wanted.Exists(file => line.Contains(file, StringComparison.Ordinal)));
+            // File systems in memory have no block device: their major number is 0. Most other lines are some library's or anonymous memory, and are
+            // not taken apart.
+            return [.. File.ReadLines(FormattableString.Invariant($"/proc/{pid}/maps"))
+                .Where(line => line.Contains(" 00:", StringComparison.Ordinal) && !line.Contains(" 00:00 0", StringComparison.Ordinal))
+                .Select(line => ProcessMaps.Parse(line).File)];
         }
         catch (Exception exception) when (exception is IOException or UnauthorizedAccessException)
         {
             // It ended meanwhile, or is hidden.
-            return false;
+            return [];
         }
     }
 

@@ -164,7 +164,7 @@ internal sealed class ControlDispatcher(Machine machine, TimeSpan commandTimeout
     {
         var (address, bytes) = _parser.Pages(request);
         machine.Run.RefuseWhileRamMoves();
-        machine.Memory.Find(address, bytes)!.Unmap(address, bytes);
+        machine.Memory.Find(address, bytes)!.ZapDontNeed(address, bytes);
         return Done();
     }
 

@@ -77,10 +77,6 @@ public sealed class GuestRegion : IDisposable
             }
         });
 
-    /// <summary>Takes pages out of this process's page table, and leaves them in the backing memory. Poison markers are lost with it.</summary>
-    public void Unmap(ulong guestPhysicalAddress, ulong bytes) =>
-        _mapping.Advise((long)(guestPhysicalAddress - Range.GuestPhysicalAddress), (long)bytes, MemoryAdvice.DontNeed);
-
     public void Dispose()
     {
         _mapping.Dispose();

@@ -31,15 +31,41 @@ internal sealed partial class GateModel
         }
     }
 
-    private async Task SealAsync(TestAgent agent, bool isLastMigration, bool isThisEpoch, string? instance)
+    /// <param name="sweep">A page that the sweep ahead of the seal found, told in the same request; null where it found none.</param>
+    private async Task SealAsync(TestAgent agent, bool isLastMigration, bool isThisEpoch, string? instance, long? sweep)
     {
         var id = isLastMigration || _ids.Count < 2 ? LastId : _ids[^2];
-        var code = await ReportAsync(agent, GateWorld.Gate(AgentReport.Seal, Resource, id, isThisEpoch ? _epoch : _oldEpoch, instance));
-        if (code is null && _now is { State: MigrationStates.Switching } && _now.Id == id && _now.Source == agent.Host && isThisEpoch && instance is null == _now.Target is null)
+        var seal = (GateWorld.Gate(AgentReport.Seal, Resource, id, isThisEpoch ? _epoch : _oldEpoch, instance), false);
+        var found = sweep is { } frame ? TestAgent.Poison(0, Resource, frame) with { Origin = PoisonOrigins.Held } : null;
+        var codes = await ReportAsync(agent, found is null ? [seal] : [(found, true), seal]);
+        if (found is not null && codes[0] is null)
+        {
+            _set.Add(found.Frame);
+        }
+
+        if (codes[^1] is null && _now is { State: MigrationStates.Switching } && _now.Id == id && _now.Source == agent.Host && isThisEpoch && instance is null == _now.Target is null)
         {
             (_now.IsSealed, _now.Seal) = (true, instance);
             TryGrant();
         }
+    }
+
+    /// <summary>An operator's page and the acknowledgement of a target that does not know it yet, in one transaction of the writer.</summary>
+    private async Task RaceAsync(TestAgent agent, long frame)
+    {
+        var ack = Fresh("boot:1:1");
+        var begin = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+        var before = WriteAsync(async _ =>
+        {
+            // Until both wait behind this one, and are taken together.
+            await begin.Task;
+            return true;
+        });
+        var page = AddAsync(frame);
+        var acknowledged = WriteAckAsync(agent, ack, isCurrent: true);
+        begin.SetResult();
+        await Task.WhenAll(before, page, acknowledged);
+        TakeAck(agent, ack, isCurrent: true, await acknowledged);
     }
 
     private Task AckAsync(GateStep step)
@@ -56,14 +82,22 @@ internal sealed partial class GateModel
         return SendAckAsync(_agents[step.Host], ack, isCurrent: step.Variant != 3);
     }
 
-    private async Task SendAckAsync(TestAgent agent, GateAck ack, bool isCurrent)
+    private async Task SendAckAsync(TestAgent agent, GateAck ack, bool isCurrent) =>
+        TakeAck(agent, ack, isCurrent, await WriteAckAsync(agent, ack, isCurrent));
+
+    /// <returns>Whether it was taken.</returns>
+    private async Task<bool> WriteAckAsync(TestAgent agent, GateAck ack, bool isCurrent)
     {
         _acks.Add(ack);
         var incarnation = isCurrent ? agent.Incarnation : agent.Incarnation - 1;
         var request = new ReportsRequest(incarnation, _spools[agent.Host], [], [ack]);
-        var outcome = await WriteAsync(scope => ReportCommand.ApplyAsync(scope, agent.Host, request, "test"));
+        return !(await WriteAsync(scope => ReportCommand.ApplyAsync(scope, agent.Host, request, "test"))).IsRefused;
+    }
+
+    private void TakeAck(TestAgent agent, GateAck ack, bool isCurrent, bool taken)
+    {
         var isTaken = isCurrent && _stated.Contains(agent.Host);
-        Assert.Equal(isTaken, !outcome.IsRefused);
+        Assert.Equal(isTaken, taken);
         if (isTaken && _now is { State: MigrationStates.Switching } && _now.Id == ack.Migration && _now.Target == agent.Host)
         {
             _now.Ack = ack;
@@ -111,28 +145,32 @@ internal sealed partial class GateModel
         }
     }
 
-    /// <summary>Sends a report, and looks whether it was judged as the placement history says (I7).</summary>
-    /// <returns>Why it was not taken by that judgement; null where it may count.</returns>
-    private async Task<string?> ReportAsync(TestAgent agent, AgentReport report, bool claimsRight = false)
+    private async Task<string?> ReportAsync(TestAgent agent, AgentReport report, bool claimsRight = false) =>
+        (await ReportAsync(agent, (report, claimsRight)))[0];
+
+    /// <summary>Sends reports in one request, and looks whether each was judged as the placement history says (I7).</summary>
+    /// <returns>Why each was not taken by that judgement; null where it may count.</returns>
+    private async Task<string?[]> ReportAsync(TestAgent agent, params (AgentReport Report, bool ClaimsRight)[] reports)
     {
         var host = agent.Host;
+        var next = _sequences.GetValueOrDefault(host) + 1;
+        AgentReport[] numbered = [.. reports.Select((item, index) => item.Report with { Sequence = next + index })];
+        var request = new ReportsRequest(agent.Incarnation, _spools[host], numbered);
+        string?[] expected = [.. reports.Select(item => Judge(host, item.Report.MemoryInstance, item.ClaimsRight))];
+        var outcome = await WriteAsync(scope => ReportCommand.ApplyAsync(scope, host, request, "test"));
         if (!_stated.Contains(host))
         {
-            var early = new ReportsRequest(agent.Incarnation, _spools[host], [report with { Sequence = _sequences.GetValueOrDefault(host) + 1 }]);
-            var refused = await WriteAsync(scope => ReportCommand.ApplyAsync(scope, host, early, "test"));
-            Assert.Equal(ProblemTypes.StatementRequired, refused.Problem?.Type);
-            return "statement-required";
+            Assert.Equal(ProblemTypes.StatementRequired, outcome.Problem?.Type);
+            return [.. reports.Select(_ => "statement-required")];
         }
 
-        var numbered = report with { Sequence = _sequences[host] = _sequences.GetValueOrDefault(host) + 1 };
-        _sent.Add((host, numbered));
-        var request = new ReportsRequest(agent.Incarnation, _spools[host], [numbered]);
-        var expected = Judge(host, report.MemoryInstance, claimsRight);
-        var outcome = await WriteAsync(scope => ReportCommand.ApplyAsync(scope, host, request, "test"));
         Assert.False(outcome.IsRefused);
-        var code = outcome.Value.Rejected.SingleOrDefault()?.Code;
-        Assert.True(expected is null ? code is null or "stale-migration" : code == expected, $"I7: {report.Kind} of {host} was judged {code}, not {expected}");
-        return code;
+        _sequences[host] = numbered[^1].Sequence;
+        _sent.AddRange(numbered.Select(report => (host, report)));
+        string?[] codes = [.. numbered.Select(report => outcome.Value.Rejected.SingleOrDefault(rejected => rejected.Sequence == report.Sequence)?.Code)];
+        Assert.All(expected.Zip(codes), pair => Assert.True(
+            pair.First is null ? pair.Second is null or "stale-migration" : pair.Second == pair.First, $"I7: a report of {host} was judged {pair.Second}, not {pair.First}"));
+        return codes;
     }
 
     private string? Judge(string host, long memory, bool claimsRight)

@@ -8,6 +8,7 @@ public enum GateStepKind
     Switchover,
     Seal,
     Ack,
+    Race,
     Lifted,
     Abort,
     Renounce,

@@ -12,15 +12,16 @@ internal sealed record HostCommand(int ExitCode, string Output);
 internal sealed class HostShell(string host, int port)
 {
     private const char EndMark = '\x1e';
-    private static readonly TimeSpan Deadline = TimeSpan.FromSeconds(60);
+    private static readonly TimeSpan Patience = TimeSpan.FromSeconds(60);
 
     /// <summary>Runs it with <c>sh -c</c>.</summary>
+    /// <param name="patience">How long it may take; a minute when nothing is said.</param>
     /// <exception cref="IOException">The host ended first, or cannot be reached.</exception>
-    /// <exception cref="TimeoutException">It took longer than a minute.</exception>
-    public async Task<HostCommand> TryAsync(string command, CancellationToken cancellationToken)
+    /// <exception cref="TimeoutException">It took longer.</exception>
+    public async Task<HostCommand> TryAsync(string command, CancellationToken cancellationToken, TimeSpan? patience = null)
     {
         using var deadline = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
-        deadline.CancelAfter(Deadline);
+        deadline.CancelAfter(patience ?? Patience);
         try
         {
             using var socket = await OpenAsync($"run {command}", deadline.Token);
@@ -38,7 +39,7 @@ internal sealed class HostShell(string host, int port)
         }
         catch (OperationCanceledException exception) when (!cancellationToken.IsCancellationRequested)
         {
-            throw new TimeoutException($"{host}: '{command}' took longer than {Deadline}", exception);
+            throw new TimeoutException($"{host}: '{command}' took longer than {patience ?? Patience}", exception);
         }
     }
 

@@ -52,10 +52,11 @@ internal sealed class LabHost : IAsyncDisposable
 
                 try
                 {
-                    return (await Shell.TryAsync("true", cancellationToken)).ExitCode == 0;
+                    return (await Shell.TryAsync("true", cancellationToken, TimeSpan.FromSeconds(5))).ExitCode == 0;
                 }
-                catch (IOException)
+                catch (Exception exception) when (exception is IOException or TimeoutException)
                 {
+                    // The emulator takes a connection before its host has a network, and may then never hear of it again.
                     return false;
                 }
             },

@@ -22,7 +22,9 @@ internal sealed class LabVm : IAsyncDisposable
     private const ulong Data = 16 << 20;
     private const uint Seed = 77;
 
-    private LabVm(LabFleet fleet) => Fleet = fleet;
+    private readonly string _backing;
+
+    private LabVm(LabFleet fleet, string backing) => (Fleet, _backing) = (fleet, backing);
 
     public LabFleet Fleet { get; }
 
@@ -40,9 +42,11 @@ internal sealed class LabVm : IAsyncDisposable
 
     public static ulong AddressOf(int page) => FrameMath.AddressOf(FirstFrame + page);
 
-    public static async Task<LabVm> StartAsync(LabWorld world, string policy = "marker", params IReadOnlyList<string> apiArguments)
+    /// <param name="backing">What guest RAM is made of, as TinyVmm takes it.</param>
+    /// <param name="apiArguments">Further settings of the control plane.</param>
+    public static async Task<LabVm> StartAsync(LabWorld world, string policy = "marker", string backing = "memfd", params IReadOnlyList<string> apiArguments)
     {
-        var vm = new LabVm(await LabFleet.StartAsync(world, policy, apiArguments));
+        var vm = new LabVm(await LabFleet.StartAsync(world, policy, apiArguments), backing);
         try
         {
             await vm.StartAsync();
@@ -100,7 +104,7 @@ internal sealed class LabVm : IAsyncDisposable
     public async Task PrepareAsync()
     {
         await Fleet.Client.PutMigrationAsync(Migration, new MigrationRequest(Id, Host2.Name.Text, new VmAttach(AttachKinds.Handoff)), Cancelled);
-        Target = await Fleet.StartVmmAsync(Host2, Id, Memory, new VmmStart(Barrier: true, LabHost.IncomingStream));
+        Target = await Fleet.StartVmmAsync(Host2, Id, Memory, new VmmStart(Barrier: true, LabHost.IncomingStream), backing: _backing);
         Story.Tell($"migration {Migration} to {Host2.Name.Text} is announced; a VMM waits there for the stream");
     }
 
@@ -217,8 +221,8 @@ internal sealed class LabVm : IAsyncDisposable
 
     private async Task StartAsync()
     {
-        await Fleet.Client.PutVmAsync(Id, new VmRequest(Host1.Name.Text, [new MemoryRegion("0x0", 32 << 20, 4096)], new VmAttach(AttachKinds.Handoff)), Cancelled);
-        Source = await Fleet.StartVmmAsync(Host1, Id, Memory, new VmmStart(Barrier: true));
+        await Fleet.Client.PutVmAsync(Id, new VmRequest(Host1.Name.Text, [new MemoryRegion("0x0", 32 << 20, _backing == "hugetlb" ? 2 << 20 : 4096)], new VmAttach(AttachKinds.Handoff)), Cancelled);
+        Source = await Fleet.StartVmmAsync(Host1, Id, Memory, new VmmStart(Barrier: true), backing: _backing);
         await RunsAsync(Source);
         await Source.Guest.WriteAsync(Data, Pages * 4096, Seed, Cancelled);
         Story.Tell($"a guest runs on {Host1.Name.Text} under KVM, and wrote {Pages} pages");

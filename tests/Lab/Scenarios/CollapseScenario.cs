@@ -36,16 +36,17 @@ public sealed class CollapseScenario(LabWorld world)
         await using var vm = await LabVm.StartAsync(world);
         await ArmOnSourceAsync(vm);
 
-        await vm.Source.Guest.UnmapAsync(LabVm.AddressOf(Page), 4096, Cancelled);
-        world.Transcript.Tell($"the VMM drops the page from its page table, marker and all; the guest touches it at once: {await LabVm.MachineCheckAsync(vm.Source, Page)}");
-
+        // Untouched first: a touch would have the agent look at once.
         await vm.Source.Guest.UnmapAsync(LabVm.AddressOf(Page), 4096, Cancelled);
         await Waiting.UntilAsync(
             async () => (await HostKernel.PageTableEntryAsync(vm.Source, LabVm.AddressOf(Page))).IsPoisonMarker, "the marker to be set again", Cancelled,
             () => vm.Fleet.Agents[vm.Host1].TailAsync(Cancelled));
         var said = await vm.Host1.Shell.RunAsync($"grep -c marker-lost {vm.Fleet.Agents[vm.Host1].LogPath}", Cancelled);
         Assert.NotEqual("0", said);
-        world.Transcript.Tell("dropped once more, and not touched: the agent finds it lost, says so, and sets it again");
+        world.Transcript.Tell("the VMM drops the page from its page table, marker and all: the agent finds it lost, says so, and sets it again");
+
+        await vm.Source.Guest.UnmapAsync(LabVm.AddressOf(Page), 4096, Cancelled);
+        world.Transcript.Tell($"dropped once more, and touched at once: {await LabVm.MachineCheckAsync(vm.Source, Page)}");
         await vm.IntactButForAsync(vm.Source, Page);
     }
 

@@ -47,6 +47,7 @@ public sealed class FaultsScenario(LabWorld world)
         await vm.ReportByOperatorAsync(40, 41);
 
         await vm.SwitchWithoutAsync("ack-missing");
+        Assert.Null(await vm.Fleet.Client.SwitchoverAsync(LabVm.Migration, TimeSpan.FromSeconds(5), Cancelled));
         Assert.Equal("loaded", (await vm.Target.Guest.StatusAsync(Cancelled)).State);
         await vm.Host2.SetControlPlaneLinkAsync(up: true, Cancelled);
         world.Transcript.Tell("the guest has not run there; the cable is back");
@@ -111,7 +112,7 @@ public sealed class FaultsScenario(LabWorld world)
     /// <summary>A page has failed on host 1, and the guest's memory has crossed to host 2.</summary>
     private async Task<LabVm> StreamedAsync(params string[] apiArguments)
     {
-        var vm = await LabVm.StartAsync(world, "marker", apiArguments);
+        var vm = await LabVm.StartAsync(world, apiArguments: apiArguments);
         try
         {
             await HostKernel.FailMemoryAsync(vm.Source, LabVm.AddressOf(Page));

@@ -42,10 +42,11 @@ public sealed class MigrationScenario(LabWorld world)
         world.Transcript.Tell($"the guest touches page {Page} on {vm.Host2.Name.Text}: {await LabVm.MachineCheckAsync(vm.Target, Page)}");
         await TheKernelSawItAsync(vm);
 
+        var hit = await vm.HitAsync(vm.Host2, Page, found => found.Evidence == HitEvidences.KvmPageFault);
+        Assert.Equal((permit.Epoch, HitOutcomes.MceInjected, HitAccesses.Read), (hit.PlacementEpoch, hit.Outcome, hit.Access));
+        Assert.Equal(($"0x{LabVm.AddressOf(Page):x}", 0), (hit.GuestPhysicalAddress, hit.Vcpu));
+        Assert.Equal(1, (await vm.Fleet.Client.GetHitsAsync(LabVm.Id, Cancelled)).Items.Where(found => found.Host == vm.Host2.Name.Text).Sum(found => found.Count));
         await vm.IntactButForAsync(vm.Target, Page);
-        var hit = await vm.HitAsync(vm.Host2, Page);
-        Assert.Equal((permit.Epoch, HitOutcomes.MceInjected), (hit.PlacementEpoch, hit.Outcome));
-        Assert.Equal($"0x{LabVm.AddressOf(Page):x}", hit.GuestPhysicalAddress);
     }
 
     /// <summary>Negative control: without Fleet the guest reads zeros there, and notices nothing.</summary>
