@@ -37,7 +37,7 @@ internal static class HelpText
           Agent:Metrics          address on loopback for /metrics, such as 127.0.0.1:9482 (default: none)
           Agent:LogFormat        text (default) or json
 
-        Needs root: CAP_SYS_PTRACE for pidfd_getfd and ptrace, CAP_SYS_ADMIN for /proc/PID/pagemap of the VMMs.
+        Needs root: CAP_SYS_PTRACE for pidfd_getfd and ptrace, CAP_SYS_ADMIN for /proc/PID/pagemap of the VMMs, /proc/kpageflags and tracefs.
         Exit codes: 0 stopped, 3 another agent claimed the host, 78 settings, rights or state folder.
         """;
 }
