@@ -102,7 +102,7 @@ public sealed class EnforcementMatrixTests
         attachment.WholeRegions = true;
         attachment.Trapped = Frames(subject);
         var cell = new EnforcementCell(memory, zap, EnforcementPolicy.Marker);
-        if (cell.AllowsWholeRegion)
+        if (outcome == Marker)
         {
             Arm(attachment, Frames(subject), cell);
         }

@@ -136,6 +136,25 @@ public sealed class WholeRegionTests : IDisposable
         Assert.All(guests, guest => Assert.True(guest.Refused > 0, "no guest touched a poisoned page"));
     }
 
+    /// <summary>An event that the dead agent had read is not sent again: the next one wakes whoever waits, wherever that is.</summary>
+    [Fact]
+    [Trait("Invariant", "I6")]
+    public async Task Takeover_AfterAnEventWasReadAndNotAnswered_LetsTheGuestGoOn()
+    {
+        await using (var first = await StartAsync(Limit, TestAgent.Vm(_vmm, 1, new PageKey(10, 12))))
+        {
+            (await first.AttachAsync(_vmm)).Dispose();
+        }
+
+        var read = Task.Run(() => _vmm.Read(4_000), TestContext.Current.CancellationToken);
+        await TestAgent.UntilAsync(() => UffdPending() > 0);
+        Assert.Equal(1, _vmm.Userfaultfd.ReadEvents(new UffdEvent[16]));
+
+        await using var second = await StartAsync(Limit);
+
+        Assert.Equal((Errno.None, (byte)0), await read.WaitAsync(TimeSpan.FromSeconds(30), TestContext.Current.CancellationToken));
+    }
+
     public void Dispose()
     {
         _vmm.Dispose();
