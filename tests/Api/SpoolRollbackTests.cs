@@ -93,7 +93,7 @@ public sealed class SpoolRollbackTests : IDisposable
 
         Report(6);
 
-        await agent.SaysAsync(1642);
+        await agent.SaysAsync(2211);
         await UntilAsync(() => spool.Count == 0);
         // No guest ever had a right here, so its memory begins anew, and what was still to be said of the old one means nothing.
         Assert.Equal([1, 5], await restored.FramesAsync());
