@@ -69,13 +69,13 @@ internal sealed class LabFleet : IAsyncDisposable
 
     /// <summary>Starts a VMM of a VM, and connects to its control socket.</summary>
     /// <param name="attached">With the host's agent; otherwise on its own.</param>
-    public async Task<LabVmm> StartVmmAsync(LabHost host, string vm, string memory, VmmStart start, bool attached = true, string backing = "memfd")
+    public async Task<LabVmm> StartVmmAsync(LabHost host, string vm, string memory, VmmStart start, bool attached = true)
     {
         var name = $"{_id}.{vm}-{++_vmms}";
         var control = $"/run/{name}.control";
         var handoff = attached ? $"--handoff {StateFolder}/vmm/{vm}.sock " : null;
         var process = await HostProcess.StartAsync(
-            host, name, $"tinyvmm --vm {vm} --memory {memory} --control {control} --backing {backing} {handoff}{string.Join(' ', start.Arguments())}", Cancelled);
+            host, name, $"tinyvmm --vm {vm} --memory {memory} --control {control} {handoff}{string.Join(' ', start.Arguments())}", Cancelled);
         _processes.Add(process);
         TinyVmmClient? client = null;
         await Waiting.UntilAsync(

@@ -104,7 +104,7 @@ internal sealed class LabVm : IAsyncDisposable
     public async Task PrepareAsync()
     {
         await Fleet.Client.PutMigrationAsync(Migration, new MigrationRequest(Id, Host2.Name.Text, new VmAttach(AttachKinds.Handoff)), Cancelled);
-        Target = await Fleet.StartVmmAsync(Host2, Id, Memory, new VmmStart(Barrier: true, LabHost.IncomingStream), backing: _backing);
+        Target = await Fleet.StartVmmAsync(Host2, Id, Memory, new VmmStart(Barrier: true, LabHost.IncomingStream, Backing: _backing));
         Story.Tell($"migration {Migration} to {Host2.Name.Text} is announced; a VMM waits there for the stream");
     }
 
@@ -222,7 +222,7 @@ internal sealed class LabVm : IAsyncDisposable
     private async Task StartAsync()
     {
         await Fleet.Client.PutVmAsync(Id, new VmRequest(Host1.Name.Text, [new MemoryRegion("0x0", 32 << 20, _backing == "hugetlb" ? 2 << 20 : 4096)], new VmAttach(AttachKinds.Handoff)), Cancelled);
-        Source = await Fleet.StartVmmAsync(Host1, Id, Memory, new VmmStart(Barrier: true), backing: _backing);
+        Source = await Fleet.StartVmmAsync(Host1, Id, Memory, new VmmStart(Barrier: true, Backing: _backing));
         await RunsAsync(Source);
         await Source.Guest.WriteAsync(Data, Pages * 4096, Seed, Cancelled);
         Story.Tell($"a guest runs on {Host1.Name.Text} under KVM, and wrote {Pages} pages");
