@@ -20,11 +20,14 @@ internal static class HostKernel
     }
 
     /// <summary>The page's entry in the VMM's page table.</summary>
-    public static async Task<PageMapEntry> PageTableEntryAsync(LabVmm vmm, ulong guestPhysicalAddress)
+    public static async Task<PageMapEntry> PageTableEntryAsync(LabVmm vmm, ulong guestPhysicalAddress) =>
+        await PageTableEntryAsync(vmm.Process, await HostAddressAsync(vmm, guestPhysicalAddress));
+
+    /// <summary>The entry of an address in a process's page table.</summary>
+    public static async Task<PageMapEntry> PageTableEntryAsync(HostProcess process, ulong address)
     {
-        var index = await HostAddressAsync(vmm, guestPhysicalAddress) / 4096;
-        var text = await vmm.Process.Host.Shell.RunAsync(
-            $"dd if=/proc/{vmm.Process.Pid}/pagemap bs=8 count=1 skip={index} 2>/dev/null | od -An -t x8", Cancelled);
+        var text = await process.Host.Shell.RunAsync(
+            $"dd if=/proc/{process.Pid}/pagemap bs=8 count=1 skip={address / 4096} 2>/dev/null | od -An -t x8", Cancelled);
         return new PageMapEntry(ulong.Parse(text.Trim(), NumberStyles.HexNumber, CultureInfo.InvariantCulture));
     }
 

@@ -44,6 +44,9 @@ internal sealed class LabFleet : IAsyncDisposable
 
     public string StateFolder => $"/var/lib/fleet-agent/{_id}";
 
+    /// <summary>Where the control plane may name sockets of QEMU, and where QEMU's logs are.</summary>
+    public string QemuFolder => $"/run/{_id}";
+
     /// <summary>Enrols the host where that was not done, and starts its agent.</summary>
     public async Task StartAgentAsync(LabHost host)
     {
@@ -60,7 +63,8 @@ internal sealed class LabFleet : IAsyncDisposable
         Agents[host] = await HostProcess.StartAsync(
             host, $"{_id}.agent",
             $"fleet-agent --Agent:Host={id} --Agent:ControlPlane=http://{LabHost.OuterMachine}:{ControlPlane.Address.Port} --Agent:AllowPlainHttp=true "
-            + $"--Agent:StateFolder={StateFolder} {join}--Agent:Policy={_policy}", Cancelled);
+            + $"--Agent:StateFolder={StateFolder} {join}--Agent:Policy={_policy} "
+            + $"--Agent:AllowedPaths={QemuFolder} --Agent:QemuLogFolder={QemuFolder}", Cancelled);
         _processes.Add(Agents[host]);
         await Waiting.UntilAsync(
             async () => await Client.GetHostAsync(id, Cancelled) is { State: HostStates.Online, Incarnation: { } now } && now != before,
@@ -93,6 +97,14 @@ internal sealed class LabFleet : IAsyncDisposable
             },
             $"the VMM {name} to listen", Cancelled, () => process.TailAsync(Cancelled));
         return new LabVmm(process, client!);
+    }
+
+    /// <summary>Starts QEMU, with its standard error where the agent reads it.</summary>
+    public async Task<HostProcess> StartQemuAsync(LabHost host, string vm, string command)
+    {
+        var process = await HostProcess.StartAsync(host, $"{_id}/{vm}", command, Cancelled);
+        _processes.Add(process);
+        return process;
     }
 
     /// <summary>What ran on the host has ended with its power.</summary>

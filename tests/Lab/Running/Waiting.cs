@@ -5,17 +5,19 @@ internal static class Waiting
 {
     private static readonly TimeSpan Patience = TimeSpan.FromSeconds(120);
 
-    /// <exception cref="TimeoutException">It did not come about in two minutes.</exception>
-    public static async Task UntilAsync(Func<Task<bool>> condition, string what, CancellationToken cancellationToken, Func<Task<string>>? state = null)
+    /// <param name="patience">How long; two minutes when nothing is said.</param>
+    /// <exception cref="TimeoutException">It did not come about in that time.</exception>
+    public static async Task UntilAsync(
+        Func<Task<bool>> condition, string what, CancellationToken cancellationToken, Func<Task<string>>? state = null, TimeSpan? patience = null)
     {
         using var timeout = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
-        timeout.CancelAfter(Patience);
+        timeout.CancelAfter(patience ?? Patience);
         while (!await condition())
         {
             if (timeout.IsCancellationRequested)
             {
                 cancellationToken.ThrowIfCancellationRequested();
-                throw new TimeoutException($"waited {Patience} for {what}{(state is null ? null : $"\n{await state()}")}");
+                throw new TimeoutException($"waited {patience ?? Patience} for {what}{(state is null ? null : $"\n{await state()}")}");
             }
 
             await Task.Delay(100, cancellationToken); // allowed: polling another machine, with a deadline
