@@ -76,9 +76,32 @@ public sealed class MemoryMapping : IDisposable
         }
     }
 
+    /// <summary>
+    /// Where a large mapping is wanted: at a multiple of 2 MiB, or the kernel cannot make huge pages of it. For files on shmem it sees to that itself
+    /// only where they are meant to be huge. A hint (mmap(2)): if another thread takes the room first, the mapping lies elsewhere.
+    /// </summary>
+    private static nint Place(long bytes)
+    {
+        const long HugePage = 2 << 20;
+        if (bytes < HugePage)
+        {
+            return 0;
+        }
+
+        var room = (nuint)(bytes + HugePage);
+        var free = Libc.mmap(0, room, Constants.PROT_READ | Constants.PROT_WRITE, Constants.MAP_PRIVATE | Constants.MAP_ANONYMOUS | Constants.MAP_NORESERVE, -1, 0);
+        if (free == -1)
+        {
+            return 0;
+        }
+
+        _ = Libc.munmap(free, room);
+        return (nint)((free + HugePage - 1) & ~(HugePage - 1));
+    }
+
     private static MemoryMapping Map(int flags, FileDescriptor? file, long offset, long bytes)
     {
-        var address = Libc.mmap(0, (nuint)bytes, Constants.PROT_READ | Constants.PROT_WRITE, flags, file?.Number ?? -1, offset);
+        var address = Libc.mmap(Place(bytes), (nuint)bytes, Constants.PROT_READ | Constants.PROT_WRITE, flags, file?.Number ?? -1, offset);
         return address != -1 ? new MemoryMapping(address, bytes, flags, file, offset) : throw LinuxException.FromLastError("mmap");
     }
 }

@@ -52,9 +52,9 @@ internal sealed class LabQemu
         async () => (await ConsoleAsync()).Count(line => line == "guest: ready") >= times, $"the guest to boot ({times})", Cancelled,
         async () => $"{await Process.TailAsync(Cancelled)}\n{string.Join('\n', await ConsoleAsync())}", BootPatience);
 
-    /// <summary>What the guest wrote to its console, its kernel's messages included.</summary>
+    /// <summary>What the guest wrote to its console, its kernel's messages included; without a line that is not ended yet.</summary>
     public async Task<string[]> ConsoleAsync() =>
-        (await Shell.TryAsync($"tr -d '\\r' < {_fleet.QemuFolder}/console.log", Cancelled)).Output.Split('\n', StringSplitOptions.RemoveEmptyEntries);
+        (await Shell.TryAsync($"tr -d '\\r' < {_fleet.QemuFolder}/console.log; echo .", Cancelled)).Output.Split('\n', StringSplitOptions.RemoveEmptyEntries)[..^1];
 
     /// <summary>Gives the guest a command, and waits for a line of answer.</summary>
     /// <returns>All lines since the command.</returns>
