@@ -247,6 +247,37 @@ public sealed class PtraceTests
     }
 
     [Fact]
+    public async Task Seize_ThreadHasEnded_IsNotTakenForMissingRight()
+    {
+        // Ended and not yet waited for: the kernel refuses it with the error of a missing right.
+        const string source = """
+            #include <stdio.h>
+            #include <unistd.h>
+            int main(void) {
+              int child = fork();
+              if (child == 0) _exit(0);
+              printf("%d\n", child); fflush(stdout);
+              return getchar();
+            }
+            """;
+        using var parent = await CHelper.StartAsync(source);
+        var zombie = int.Parse(parent.Line, System.Globalization.CultureInfo.InvariantCulture);
+        await UntilAsync(() => StateOf(zombie) == 'Z');
+
+        Assert.Equal(Errno.ESRCH, Assert.Throws<LinuxException>(() => TracedThread.Seize(zombie)).Errno);
+    }
+
+    [Fact]
+    public async Task Find_ProcessEndsAfterItsMappingsWereRead_SaysThatItEnded()
+    {
+        using var target = await CHelper.StartTraceableAsync(PtraceTarget.CountsSignals, "sleep");
+        var code = new CodeSearch(target.Pid);
+        await target.FinishAsync();
+
+        Assert.Equal(Errno.ESRCH, Assert.Throws<LinuxException>(() => code.Find(MachineX64.Call)).Errno);
+    }
+
+    [Fact]
     public async Task Run_TargetIsKilledMeanwhile_SaysThatItEnded()
     {
         for (var round = 0; round < 20; round++)

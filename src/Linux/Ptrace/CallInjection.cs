@@ -55,8 +55,9 @@ internal sealed class CallInjection(ProcessIdentity process, long number, IReadO
             }
         }
 
-        // Those that did not stop are let go with this thread: a request to stop that was not met yet goes with its tracer.
-        throw new LinuxException("PTRACE_INTERRUPT", Errno.ETIMEDOUT);
+        // Those that did not stop are let go with this thread: a request to stop that was not met yet goes with its tracer. A process
+        // without threads is just ending.
+        throw new LinuxException("PTRACE_INTERRUPT", _began == 0 ? Errno.ESRCH : Errno.ETIMEDOUT);
     }
 
     // The main thread first: in a VMM it seldom runs, and never the guest.

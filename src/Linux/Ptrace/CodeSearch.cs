@@ -27,6 +27,7 @@ internal sealed class CodeSearch
     }
 
     /// <summary>The address of the bytes; they may be part of a longer instruction, and are one all the same. Null where there are none.</summary>
+    /// <exception cref="LinuxException">ESRCH: the process has ended.</exception>
     internal ulong? Find(ReadOnlySpan<byte> instructions)
     {
         foreach (var map in _maps)
@@ -45,10 +46,16 @@ internal sealed class CodeSearch
         if (!_read.TryGetValue(map.Start, out var code))
         {
             code = new byte[Math.Min(map.End - map.Start, LargestMapping)];
-            if (ProcessMemory.Read(_pid, map.Start, code) != Errno.None)
+            switch (ProcessMemory.Read(_pid, map.Start, code))
             {
-                // [vsyscall] of old kernels, or gone meanwhile.
-                code = [];
+                case Errno.None:
+                    break;
+                case Errno.ESRCH:
+                    throw new LinuxException("read the process's code", Errno.ESRCH);
+                default:
+                    // [vsyscall] of old kernels, or gone meanwhile.
+                    code = [];
+                    break;
             }
 
             _read.Add(map.Start, code);

@@ -26,9 +26,15 @@ internal sealed unsafe class TracedThread
             Request(PtraceConstants.PTRACE_SEIZE, tid, 0, PtraceConstants.PTRACE_O_TRACESYSGOOD, "PTRACE_SEIZE");
             return new TracedThread(tid);
         }
-        catch (LinuxException exception) when (exception.Errno == Errno.EPERM && TracerOf(tid) is { } tracer)
+        catch (LinuxException exception) when (exception.Errno == Errno.EPERM)
         {
-            throw new LinuxException(FormattableString.Invariant($"PTRACE_SEIZE (process {tracer} traces it)"), Errno.EBUSY);
+            // The kernel has one answer for three reasons (ptrace_attach in kernel/ptrace.c).
+            throw Status(tid) switch
+            {
+                null or { State: 'Z' or 'X' } => new LinuxException("PTRACE_SEIZE", Errno.ESRCH),
+                { Tracer: > 0 and var tracer } => new LinuxException(FormattableString.Invariant($"PTRACE_SEIZE (process {tracer} traces it)"), Errno.EBUSY),
+                _ => exception,
+            };
         }
     }
 
@@ -111,12 +117,14 @@ internal sealed unsafe class TracedThread
 
     internal void SetSignalMask(ulong mask) => Request(PtraceConstants.PTRACE_SETSIGMASK, _tid, sizeof(ulong), (nint)(&mask), "PTRACE_SETSIGMASK");
 
-    private static int? TracerOf(int tid)
+    // Null when there is no such thread.
+    private static (char State, int Tracer)? Status(int tid)
     {
         try
         {
-            var line = File.ReadLines(FormattableString.Invariant($"/proc/{tid}/status")).FirstOrDefault(line => line.StartsWith("TracerPid:", StringComparison.Ordinal));
-            return line is not null && int.Parse(line.AsSpan(10).Trim(), CultureInfo.InvariantCulture) is > 0 and var tracer ? tracer : null;
+            var fields = File.ReadLines(FormattableString.Invariant($"/proc/{tid}/status"))
+                .Select(line => line.Split(':', 2)).Where(parts => parts.Length == 2).ToDictionary(parts => parts[0], parts => parts[1].Trim());
+            return (fields["State"][0], int.Parse(fields["TracerPid"], CultureInfo.InvariantCulture));
         }
         catch (IOException)
         {
