@@ -49,6 +49,7 @@ public static class AgentHost
         services.AddSingleton<WorkSet>();
         services.AddSingleton<ReconcileProgress>();
         services.AddSingleton<DesiredState>();
+        services.AddSingleton<LossReports>();
         services.AddSingleton<VmReconciler>();
         services.AddSingleton<AllowedPaths>();
         services.AddSingleton<RefusalLog>();

@@ -198,6 +198,8 @@ public sealed class MigrationTests
         var parking = await (await world.ParkAsync()).ReadAsync(FleetJson.Default.MigrationResource);
         Assert.Equal(("switching", "host-a", null), (parking.State, parking.SourceHost, parking.TargetHost));
         Assert.Equal(parking.Id, (await (await world.ParkAsync()).ReadAsync(FleetJson.Default.MigrationResource)).Id);
+        await GateWorld.ObstructAsync(world.A, new GateObstacle(GateWorld.Vm, parking.Id, "vmm-without-barrier", "why"));
+        Assert.Contains(new GateReason("vmm-without-barrier", "why"), (await world.MigrationAsync(parking.Id)).Reasons);
         var before = await world.VmAsync();
         Assert.Equal("stale-migration", await world.SealAsync(world.A, parking.Id, "boot:1:1"));
         Assert.Null(await world.SealAsync(world.A, parking.Id, null));

@@ -136,6 +136,34 @@ public sealed class ReportTests
         Assert.Empty((await (await api.Admin.GetAsync(new Uri("/v1/hits?since=2030-01-01T00:00:00Z", UriKind.Relative))).ReadAsync(FleetJson.Default.ItemListHitResource)).Items);
     }
 
+    [Fact]
+    [Trait("Invariant", "I5")]
+    [Trait("Invariant", "I7")]
+    [Trait("Invariant", "I8")]
+    public async Task MarkersLost_AreAChangeOfTheVmOnceAndOnlyOnTheWordOfItsHost()
+    {
+        await using var api = await ApiHost.StartAsync();
+        var agent = await (await api.EnrolAsync("host-a")).ClaimAsync();
+        var other = await (await api.EnrolAsync("host-b")).ClaimAsync();
+        var vm = await api.Admin.CreateVmAsync("vm-1", "host-a");
+        var lost = TestAgent.Hit(1, vm, 5, count: 3) with { Kind = AgentReport.MarkerLost, Access = null, Evidence = null, Outcome = null };
+
+        await agent.ReportAsync(lost);
+        await agent.ReportAsync(lost);
+        Assert.Equal("not-placed-here", (await other.ReportAsync(lost)).Rejected.Single().Code);
+        Assert.Equal("frame-outside-memory", (await agent.ReportAsync(lost with { Sequence = 2, Frame = 1 << 20 })).Rejected.Single().Code);
+        await (await agent.SendAsync(lost with { Sequence = 3, PlacementEpoch = null })).ProblemAsync(HttpStatusCode.BadRequest, "invalid-request");
+
+        var change = (await (await api.Admin.GetAsync(new Uri("/v1/changes?resource=vms/vm-1&kind=pages.marker-lost", UriKind.Relative)))
+            .ReadAsync(FleetJson.Default.ChangeList)).Items.Single();
+        var payload = change.Data!.Value;
+        Assert.Equal(
+            ("host-a", vm.MemoryInstance, 5, 3),
+            (payload.GetProperty("host").GetString(), payload.GetProperty("memoryInstance").GetInt64(), payload.GetProperty("frame").GetInt64(), payload.GetProperty("frames").GetInt64()));
+        Assert.Equal((lost.FirstAt, lost.LastAt), (payload.GetProperty("confirmedAt").GetDateTimeOffset(), payload.GetProperty("foundAt").GetDateTimeOffset()));
+        Assert.Equal(vm.Generation, (await api.Admin.GetPagesAsync("vm-1")).Generation);
+    }
+
     private static async Task<IReadOnlyList<HitResource>> HitsAsync(ApiHost api, string vm) =>
         (await (await api.Admin.GetAsync(new Uri($"/v1/hits?vm={vm}&limit=1000", UriKind.Relative))).ReadAsync(FleetJson.Default.ItemListHitResource)).Items;
 }

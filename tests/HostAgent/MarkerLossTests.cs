@@ -1,5 +1,6 @@
 using System.Diagnostics.Metrics;
 using Fleet.Contracts;
+using Fleet.Contracts.Agents;
 using Fleet.HostAgent.Enforce;
 using Fleet.HostAgent.Metrics;
 using Fleet.Linux;
@@ -82,6 +83,36 @@ public sealed class MarkerLossTests : IDisposable
         // The registration is back too: a marker that is lost now is a trap, and not zeros.
         vmm.Memory.Advise(40 * TestVmm.PageBytes, TestVmm.PageBytes, MemoryAdvice.DontNeed);
         Assert.Equal(Errno.EFAULT, await Task.Run(() => vmm.Read(40).Error, TestContext.Current.CancellationToken));
+    }
+
+    /// <summary>The first at once; what follows within a minute with the next, and at the latest when the agent ends.</summary>
+    [Fact]
+    [Trait("Invariant", "I8")]
+    public async Task Lost_AgainAndAgain_IsToldOnceAndThenWithItsNumber()
+    {
+        using var vmm = new TestVmm();
+        var vm = TestAgent.Vm(vmm, 1, new PageKey(30, 12), new PageKey(40, 12));
+        var began = TimeProvider.System.GetUtcNow();
+        await using (var agent = await TestAgent.StartAsync(_root.FullName, vm))
+        {
+            using var channel = await agent.AttachAsync(vmm);
+            for (var loss = 0; loss < 4; loss++)
+            {
+                vmm.Memory.Advise(40 * TestVmm.PageBytes, TestVmm.PageBytes, MemoryAdvice.DontNeed);
+                await agent.LookAsync("vm-1");
+                Assert.True(vmm.HasMarker(40));
+            }
+
+            Assert.Equal(1, Assert.Single(agent.Spool.Peek(10)).Count);
+        }
+
+        await using var next = await TestAgent.StartAsync(_root.FullName);
+        var told = next.Spool.Peek(10);
+
+        Assert.Equal([(40L, 1L), (40L, 3L)], told.Select(report => (report.Frame, report.Count)));
+        Assert.All(told, report => Assert.Equal(
+            (AgentReport.MarkerLost, "vm-1", vm.MemoryInstance, vm.PlacementEpoch), (report.Kind, report.Vm, report.MemoryInstance, report.PlacementEpoch!.Value)));
+        Assert.True(began <= told[0].FirstAt && told[0].FirstAt <= told[0].LastAt && told[0].LastAt <= told[1].FirstAt && told[1].FirstAt < told[1].LastAt);
     }
 
     public void Dispose() => _root.Delete(recursive: true);

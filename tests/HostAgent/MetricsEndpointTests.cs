@@ -39,7 +39,7 @@ public sealed class MetricsEndpointTests : IDisposable
         Assert.Equal(3, after["fleet_agent_hits_spooled_total"] - before["fleet_agent_hits_spooled_total"]);
         Assert.Equal(1, after["fleet_agent_markers_lost_total"] - before["fleet_agent_markers_lost_total"]);
         Assert.Equal((0, 2, 1), (before["fleet_agent_armed_frames"], after["fleet_agent_armed_frames"], after["fleet_agent_vms{state=\"armed\"}"]));
-        Assert.Equal((1, 0, 0), (after["fleet_agent_spool_reports"], after["fleet_agent_spool_held_back"], after["fleet_agent_control_plane_connected"]));
+        Assert.Equal((2, 0, 0), (after["fleet_agent_spool_reports"], after["fleet_agent_spool_held_back"], after["fleet_agent_control_plane_connected"]));
         Assert.True(after["fleet_agent_reconcile_seconds_count"] > before.GetValueOrDefault("fleet_agent_reconcile_seconds_count"));
         Assert.Equal(after["fleet_agent_reconcile_seconds_count"], after["fleet_agent_reconcile_seconds_bucket{le=\"+Inf\"}"]);
         Assert.InRange(after["fleet_agent_process_open_files"], 10, 1000);

@@ -113,6 +113,10 @@ internal sealed class ReportCommand
             {
                 await TakeAsync(vm.Row!, report);
             }
+            else if (code is null && report.Kind == AgentReport.MarkerLost)
+            {
+                _scope.Change(ChangeKinds.MarkersLost, ChangeResources.Vm(report.Vm!), _actor, payload: MarkersLostPayload.Of(_host, report).ToJson());
+            }
             else if (code is null)
             {
                 // In the spool's order: what was reported before a seal is in the set before the seal counts.
@@ -258,7 +262,7 @@ internal sealed class ReportCommand
                 return "not-placed-here";
             }
 
-            return report.Kind is not (AgentReport.Hit or AgentReport.Poison or AgentReport.Fault) ? null
+            return report.Kind is not (AgentReport.Hit or AgentReport.Poison or AgentReport.Fault or AgentReport.MarkerLost) ? null
                 : _layout!.Contains(report.Frame, report.Shift ?? Contracts.FrameMath.FrameShift) ? null
                 : "frame-outside-memory";
         }
@@ -271,6 +275,21 @@ internal sealed record ReportsPayload(string SpoolId, long From, long To, int Po
     public string ToJson() => JsonSerializer.Serialize(this, ReportsPayloadJson.Default.ReportsPayload);
 }
 
+/// <summary>Payload of <see cref="ChangeKinds.MarkersLost"/>.</summary>
+/// <param name="Frame">The lowest frame.</param>
+/// <param name="Frames">Each as often as it was lost.</param>
+/// <param name="ConfirmedAt">By the host's clock: the last look that saw the markers.</param>
+/// <param name="FoundAt">By the host's clock: the look that missed them; the guest may have read zeros from the one to the other.</param>
+internal sealed record MarkersLostPayload(
+    string Host, long MemoryInstance, long PlacementEpoch, long Frame, long Frames, DateTimeOffset ConfirmedAt, DateTimeOffset FoundAt)
+{
+    public static MarkersLostPayload Of(string host, AgentReport report) =>
+        new(host, report.MemoryInstance, report.PlacementEpoch!.Value, report.Frame, report.Count, report.FirstAt, report.LastAt);
+
+    public string ToJson() => JsonSerializer.Serialize(this, ReportsPayloadJson.Default.MarkersLostPayload);
+}
+
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase)]
 [JsonSerializable(typeof(ReportsPayload))]
+[JsonSerializable(typeof(MarkersLostPayload))]
 internal sealed partial class ReportsPayloadJson : JsonSerializerContext;

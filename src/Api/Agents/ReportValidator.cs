@@ -94,6 +94,9 @@ internal static partial class ReportValidator
             case AgentReport.Hit:
                 CheckHit(report, path, errors);
                 break;
+            case AgentReport.MarkerLost:
+                CheckPlace(report, path, errors);
+                break;
             case AgentReport.Fault:
                 FaultValidator.Check(report, path, errors);
                 break;
@@ -103,7 +106,7 @@ internal static partial class ReportValidator
             case AgentReport.VmmGone:
                 break;
             default:
-                errors.Add($"{path}.kind", "poison, hit, fault, seal, lifted, renounced or vmm-gone.");
+                errors.Add($"{path}.kind", "poison, hit, fault, marker-lost, seal, lifted, renounced or vmm-gone.");
                 break;
         }
     }
@@ -134,11 +137,7 @@ internal static partial class ReportValidator
             errors.Add($"{path}.migration", $"An id of the form {ResourceId.Pattern}.");
         }
 
-        if (report.PlacementEpoch is null)
-        {
-            errors.Add($"{path}.placementEpoch", $"Needed for {report.Kind}.");
-        }
-
+        CheckEpoch(report, path, errors);
         if (report.TargetVmmInstance is { } instance)
         {
             CheckText(instance, MaximumInstance, $"{path}.targetVmmInstance", errors);
@@ -211,16 +210,7 @@ internal static partial class ReportValidator
 
     private static void CheckHit(AgentReport report, string path, ValidationErrors errors)
     {
-        if (report.Frame is < 0 or > FrameMath.MaximumFrame)
-        {
-            errors.Add($"{path}.frame", "Not a guest frame number (4 KiB units, below 2^40).");
-        }
-
-        if (report.PlacementEpoch is null)
-        {
-            errors.Add($"{path}.placementEpoch", "Needed for a hit.");
-        }
-
+        CheckPlace(report, path, errors);
         if (report.Access is null || !HitAccesses.IsValid(report.Access))
         {
             errors.Add($"{path}.access", "read, write, fetch or unknown.");
@@ -234,6 +224,24 @@ internal static partial class ReportValidator
         if (report.Outcome is null || !HitOutcomes.IsValid(report.Outcome))
         {
             errors.Add($"{path}.outcome", "mce-injected, vm-killed, blocked or unknown.");
+        }
+    }
+
+    private static void CheckPlace(AgentReport report, string path, ValidationErrors errors)
+    {
+        if (report.Frame is < 0 or > FrameMath.MaximumFrame)
+        {
+            errors.Add($"{path}.frame", "Not a guest frame number (4 KiB units, below 2^40).");
+        }
+
+        CheckEpoch(report, path, errors);
+    }
+
+    private static void CheckEpoch(AgentReport report, string path, ValidationErrors errors)
+    {
+        if (report.PlacementEpoch is null)
+        {
+            errors.Add($"{path}.placementEpoch", $"Needed for {report.Kind}.");
         }
     }
 

@@ -61,12 +61,14 @@ internal sealed class GateReports(WriteScope scope, string host, string actor)
         await Gate.TryAsync(scope, migration, vm, actor);
     }
 
-    /// <summary>Takes the host's present obstacles for all that it is the target of.</summary>
+    /// <summary>Takes the host's present obstacles for all that it is the target of, and for the parks of which it is the source.</summary>
     public async Task ObstructAsync(IReadOnlyList<GateObstacle> obstacles)
     {
         await scope.Db.SaveChangesAsync();
-        var incoming = await scope.Db.Migrations.Where(MigrationRow.Active).Where(row => row.TargetHost == host).ToListAsync();
-        foreach (var migration in incoming.Where(row => row.State != MigrationStates.Granted))
+        // A park has no target: what is in the way of its seal is on the source.
+        var concerned = await scope.Db.Migrations.Where(MigrationRow.Active)
+            .Where(row => row.TargetHost == host || (row.TargetHost == null && row.SourceHost == host)).ToListAsync();
+        foreach (var migration in concerned.Where(row => row.State != MigrationStates.Granted))
         {
             SetReasons(migration, [.. obstacles
                 .Where(obstacle => obstacle.Migration == migration.Id && obstacle.Vm == migration.Vm)

@@ -23,20 +23,20 @@ public sealed record ReportsRequest(
 
 /// <summary>One report; a flat object whose <paramref name="Kind"/> says which fields count.</summary>
 /// <param name="Sequence">Position in the spool, from 1, without gaps.</param>
-/// <param name="Kind"><c>poison</c>, <c>hit</c>, <c>fault</c>, <c>seal</c>, <c>lifted</c>, <c>renounced</c> or <c>vmm-gone</c>.</param>
+/// <param name="Kind"><c>poison</c>, <c>hit</c>, <c>fault</c>, <c>marker-lost</c>, <c>seal</c>, <c>lifted</c>, <c>renounced</c> or <c>vmm-gone</c>.</param>
 /// <param name="Vm">
 /// The VM concerned. For a fault the one that has the memory mapped, with its memory instance and guest frame, or null when none has: then
 /// those two are 0. A VM that is none of this host's is not kept, the fault itself is.
 /// </param>
 /// <param name="MemoryInstance">Memory instance that the agent knew when it spooled the report.</param>
-/// <param name="Frame">Guest frame in 4 KiB units: the page's first for poison, the one accessed for a hit.</param>
+/// <param name="Frame">Guest frame in 4 KiB units: the page's first for poison, the one accessed for a hit, the lowest of lost markers.</param>
 /// <param name="Shift">Size of the page, for poison; null for a hit.</param>
 /// <param name="Class">As in <see cref="Pages.PageReport"/>, for poison.</param>
 /// <param name="Source">As in <see cref="Pages.PageReport"/>, for poison.</param>
-/// <param name="PlacementEpoch">Placement epoch that the agent knew, for a hit.</param>
-/// <param name="FirstAt">When it was seen; for a coalesced hit the first time.</param>
-/// <param name="LastAt">For a coalesced hit the last time; otherwise as <paramref name="FirstAt"/>.</param>
-/// <param name="Count">Accesses or errors this report stands for; 1 for all but hits and faults.</param>
+/// <param name="PlacementEpoch">Placement epoch that the agent knew, for a hit or lost markers.</param>
+/// <param name="FirstAt">When it was seen; for a coalesced hit the first time; for lost markers when they were last confirmed.</param>
+/// <param name="LastAt">For a coalesced hit the last time; for lost markers when they were found gone; otherwise as <paramref name="FirstAt"/>.</param>
+/// <param name="Count">Accesses, errors or lost markers this report stands for; 1 for all others.</param>
 /// <param name="Origin">For poison, where it arose, fixed when it was spooled: <c>held</c>, <c>sealed</c> or <c>incoming</c>.</param>
 /// <param name="Migration">For seal, lifted and renounced: the migration. Their epoch is <paramref name="PlacementEpoch"/>.</param>
 /// <param name="MemoryFault">For a fault: the error of this host's memory.</param>
@@ -68,6 +68,12 @@ public sealed record AgentReport(
 
     /// <summary>An error of this host's memory, whether or not a VM has it mapped.</summary>
     public const string Fault = "fault";
+
+    /// <summary>
+    /// Pages that carried a poison marker carried none at the next look, and were armed again: what the VMM, or whoever maps its memory, took
+    /// away. In between the guest may have read zeros there.
+    /// </summary>
+    public const string MarkerLost = "marker-lost";
 
     /// <summary>The source's guest is paused and latched, its stream ended, every unservable page reported before this, its barrier closed.</summary>
     public const string Seal = "seal";

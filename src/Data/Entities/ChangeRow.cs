@@ -29,6 +29,7 @@ public static class ChangeKinds
     public const string PagesAdded = "pages.added";
     public const string PagesCleared = "pages.cleared";
     public const string PagesReportedAgain = "pages.reported-again";
+    public const string MarkersLost = "pages.marker-lost";
     public const string LatePoison = "pages.late-poison";
     public const string VmResetWanted = "vm.reset-wanted";
     public const string VmReset = "vm.reset";

@@ -1,5 +1,6 @@
 using Fleet.Contracts.Vms;
 using Fleet.HostAgent.Enforce;
+using Fleet.HostAgent.Reconcile;
 using Fleet.Linux.Processes;
 using Fleet.Linux.Userfaultfd;
 
@@ -87,6 +88,11 @@ public sealed class Attachment : IDisposable
 
     /// <summary>Frames of memory errors that were spooled as the host's alone, while this VMM was sealed.</summary>
     public FrameSet ToldSealed { get; set; } = FrameSet.Empty;
+
+    /// <summary>Markers that were lost and not yet told of, and when it was told last, as <see cref="TimeProvider.GetTimestamp"/>.</summary>
+    public MarkerLoss? Loss { get; set; }
+
+    public long? LossToldAt { get; set; }
 
     /// <summary>The last look for devices; null before the first.</summary>
     public DeviceLook? Devices { get; set; }

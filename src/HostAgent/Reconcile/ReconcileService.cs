@@ -14,8 +14,28 @@ namespace Fleet.HostAgent.Reconcile;
 /// </summary>
 public sealed partial class ReconcileService(
     VmTable table, DesiredState desired, Takeover takeover, VmReconciler reconciler, WorkSet work, ReconcileProgress progress, StatusSignal status,
-    IOptions<AgentOptions> options, TimeProvider time, ILogger<ReconcileService> logger) : BackgroundService
+    LossReports losses, IOptions<AgentOptions> options, TimeProvider time, ILogger<ReconcileService> logger) : BackgroundService
 {
+    public override async Task StopAsync(CancellationToken cancellationToken)
+    {
+        await base.StopAsync(cancellationToken);
+        foreach (var entry in table.All)
+        {
+            await entry.Gate.WaitAsync(cancellationToken);
+            try
+            {
+                if (entry.Attachment is { } attachment)
+                {
+                    losses.Tell(entry, attachment, all: true);
+                }
+            }
+            finally
+            {
+                entry.Gate.Release();
+            }
+        }
+    }
+
     protected override async Task ExecuteAsync(CancellationToken stoppingToken)
     {
         SayWhatIsMissing();

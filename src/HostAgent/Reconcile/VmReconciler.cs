@@ -4,7 +4,6 @@ using Fleet.HostAgent.Attach;
 using Fleet.Contracts.Handoff;
 using Fleet.HostAgent.Enforce;
 using Fleet.HostAgent.Gate;
-using Fleet.HostAgent.Metrics;
 using Fleet.HostAgent.Observe;
 using Fleet.HostAgent.Options;
 using Fleet.HostAgent.Restore;
@@ -18,7 +17,7 @@ namespace Fleet.HostAgent.Reconcile;
 /// <summary>Brings one VM's VMM to its desired state, and states what the kernel confirmed.</summary>
 public sealed partial class VmReconciler(
     AttachmentJournal journal, Attachments attachments, GateKeeper gate, StorePromise promise, DeviceAccess devices, AccessObserver observer,
-    MapLimit maps, IOptions<AgentOptions> options, ILogger<VmReconciler> logger)
+    MapLimit maps, LossReports losses, IOptions<AgentOptions> options, ILogger<VmReconciler> logger)
 {
     private readonly EnforcementPolicy _policy = options.Value.EnforcementPolicy;
 
@@ -90,6 +89,7 @@ public sealed partial class VmReconciler(
     private void End(VmEntry entry, Attachment attachment)
     {
         LogVmmEnded(entry.Vm, attachment.Vmm.Pid);
+        losses.Tell(entry, attachment, all: true);
         attachments.Detach(entry);
         gate.VmmEnded(entry.Vm);
     }
@@ -116,12 +116,7 @@ public sealed partial class VmReconciler(
         }
 
         var plan = Reconciler.Plan(wanted, attachment.Trapped, entry.Confirmed, MarkerVerifier.FindUnmarked(attachment, wanted, _policy));
-        if (!plan.Lost.IsEmpty)
-        {
-            AgentMeter.MarkersLost.Add(plan.Lost.Frames);
-            LogMarkerLost(entry.Vm, plan.Lost.Frames);
-        }
-
+        losses.Add(entry, attachment, plan.Lost);
         if (_policy == EnforcementPolicy.Marker)
         {
             RegisterWhole(attachment, plan.Arm);
@@ -169,6 +164,8 @@ public sealed partial class VmReconciler(
         }
 
         attachment.Healing = FrameSet.Empty;
+        // Armed first: telling waits for the disk.
+        losses.Tell(entry, attachment);
         return failures;
     }
 
@@ -221,9 +218,6 @@ public sealed partial class VmReconciler(
 
     [LoggerMessage(1102, LogLevel.Information, "VM {Vm} at generation {Generation} is not armed: {State}, {Reason}")]
     private partial void LogNotArmed(string vm, long generation, string state, string? reason);
-
-    [LoggerMessage(1103, LogLevel.Warning, "marker-lost: {Frames} frames of VM {Vm} carried a poison marker before and do not now; arming them again")]
-    private partial void LogMarkerLost(string vm, long frames);
 
     [LoggerMessage(1104, LogLevel.Information, "{Frames} frames of VM {Vm} were cleared and are ordinary memory again")]
     private partial void LogDisarmed(string vm, long frames);
