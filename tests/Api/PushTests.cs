@@ -58,7 +58,7 @@ public sealed class PushTests
         }
 
         var view = new DesiredView();
-        using var stop = new CancellationTokenSource(TimeSpan.FromSeconds(30));
+        using var stop = new CancellationTokenSource(TimeSpan.FromSeconds(60));
         await foreach (var (name, _) in agent.StreamAsync( view, stop))
         {
             if (name is not (DesiredEvents.SnapshotBegin or DesiredEvents.Vm) && view.Vms.Count == 3
@@ -79,7 +79,7 @@ public sealed class PushTests
         await api.Admin.CreateVmAsync("vm-1", Host);
         var view = new DesiredView();
         var names = new List<string>();
-        using var stop = new CancellationTokenSource(TimeSpan.FromSeconds(30));
+        using var stop = new CancellationTokenSource(TimeSpan.FromSeconds(60));
         await foreach (var (name, _) in agent.StreamAsync( view, stop))
         {
             names.Add(name);
@@ -110,7 +110,7 @@ public sealed class PushTests
         await using var api = await ApiHost.StartAsync();
         var agent = await (await api.EnrolAsync(Host)).ClaimAsync();
         var old = agent.Incarnation;
-        using var stop = new CancellationTokenSource(TimeSpan.FromSeconds(30));
+        using var stop = new CancellationTokenSource(TimeSpan.FromSeconds(60));
         await foreach (var (name, _) in agent.StreamAsync(new DesiredView(), stop))
         {
             if (name == DesiredEvents.SnapshotEnd)
@@ -129,7 +129,7 @@ public sealed class PushTests
     {
         await using var api = await ApiHost.StartAsync();
         var agent = await (await api.EnrolAsync(Host)).ClaimAsync();
-        using var stop = new CancellationTokenSource(TimeSpan.FromSeconds(30));
+        using var stop = new CancellationTokenSource(TimeSpan.FromSeconds(60));
         Task? stopping = null;
         await foreach (var (name, _) in agent.StreamAsync(new DesiredView(), stop))
         {
@@ -147,7 +147,7 @@ public sealed class PushTests
         var agent = await (await api.EnrolAsync(Host)).ClaimAsync();
         long before = 0;
         var view = new DesiredView();
-        using var stop = new CancellationTokenSource(TimeSpan.FromSeconds(30));
+        using var stop = new CancellationTokenSource(TimeSpan.FromSeconds(60));
         await foreach (var (name, _) in agent.StreamAsync( view, stop))
         {
             if (name == DesiredEvents.SnapshotEnd)

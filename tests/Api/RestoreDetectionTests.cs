@@ -193,7 +193,7 @@ public sealed class RestoreDetectionTests
 
         await world.QuarantineAsync();
 
-        await ended.WaitAsync(TimeSpan.FromSeconds(15));
+        await ended.WaitAsync(TimeSpan.FromSeconds(60));
     }
 
     private static VmStatus Status(long generation, long memoryInstance) =>

@@ -139,7 +139,7 @@ public sealed class TokenTests
         var credential = Assert.Single(await ListAsync(api, "?kind=agent"));
         Assert.Equal(HttpStatusCode.NoContent, (await DeleteAsync(api, credential.Id)).StatusCode);
         using var reader = new StreamReader(stream);
-        Assert.Contains("snapshot-end", await reader.ReadToEndAsync().WaitAsync(TimeSpan.FromSeconds(30)), StringComparison.Ordinal);
+        Assert.Contains("snapshot-end", await reader.ReadToEndAsync().WaitAsync(TimeSpan.FromSeconds(60)), StringComparison.Ordinal);
         await (await agent.BeatAsync()).ProblemAsync(HttpStatusCode.Unauthorized, "unauthenticated");
         await (await agent.Client.GetAsync(new Uri(Routes.Desired("host-a", agent.Incarnation), UriKind.Relative))).ProblemAsync(HttpStatusCode.Unauthorized, "unauthenticated");
     }

@@ -29,7 +29,7 @@ public sealed class UnchangedTests
         Assert.Equal(2, view.Vms.Count);
 
         var names = new List<string>();
-        using var stop = new CancellationTokenSource(TimeSpan.FromSeconds(30));
+        using var stop = new CancellationTokenSource(TimeSpan.FromSeconds(60));
         await foreach (var (name, _) in agent.StreamAsync(view, stop, DesiredDigest.Compute(view.Vms.Values)))
         {
             names.Add(name);
@@ -124,7 +124,7 @@ public sealed class UnchangedTests
     private static async Task<DesiredView> HeldAsync(TestAgent agent)
     {
         var view = new DesiredView();
-        using var stop = new CancellationTokenSource(TimeSpan.FromSeconds(30));
+        using var stop = new CancellationTokenSource(TimeSpan.FromSeconds(60));
         await foreach (var (name, _) in agent.StreamAsync(view, stop))
         {
             if (name == DesiredEvents.SnapshotEnd)

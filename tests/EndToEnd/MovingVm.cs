@@ -58,7 +58,7 @@ internal sealed class MovingVm : IAsyncDisposable
     public static Task<MovingVm> StartAsync(string policy = "marker", string vcpu = "software") => StartAsync(policy, vcpu, Source, Target);
 
     /// <summary>With a control plane that gives silent hosts up after 3 s, for the overrides.</summary>
-    public static Task<MovingVm> StartImpatientAsync() => StartOnAsync(LocalFleet.StartAsync(Cancelled, "--Fleet:HeartbeatInterval=00:00:01"), "marker", "software", Source, Target);
+    public static Task<MovingVm> StartImpatientAsync() => StartOnAsync(LocalFleet.StartAsync(Cancelled, "--Fleet:HeartbeatInterval=00:00:02"), "marker", "software", Source, Target);
 
     /// <summary>The VM runs on the first of the hosts.</summary>
     public static Task<MovingVm> StartAsync(string policy, string vcpu, params string[] hosts) => StartOnAsync(LocalFleet.StartAsync(Cancelled), policy, vcpu, hosts);

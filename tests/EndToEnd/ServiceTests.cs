@@ -119,7 +119,7 @@ public sealed class ServiceTests
     private static async Task<string[]> ReceiveAsync(Socket manager)
     {
         var buffer = new byte[4096];
-        var length = await manager.ReceiveAsync(buffer, Cancelled).AsTask().WaitAsync(TimeSpan.FromSeconds(30));
+        var length = await manager.ReceiveAsync(buffer, Cancelled).AsTask().WaitAsync(TimeSpan.FromSeconds(60));
         return Encoding.UTF8.GetString(buffer, 0, length).Split('\n');
     }
 }

@@ -199,7 +199,7 @@ public sealed class EnforcementTests : IDisposable
         using var channel = await agent.AttachAsync(_vmm);
         _vmm.Memory.Advise(30 * TestVmm.PageBytes, TestVmm.PageBytes, MemoryAdvice.DontNeed);
 
-        var read = await Task.Run(() => _vmm.Read(30), TestContext.Current.CancellationToken).WaitAsync(TimeSpan.FromSeconds(30), TestContext.Current.CancellationToken);
+        var read = await Task.Run(() => _vmm.Read(30), TestContext.Current.CancellationToken).WaitAsync(TimeSpan.FromSeconds(60), TestContext.Current.CancellationToken);
 
         Assert.Equal(Errno.EFAULT, read.Error);
     }

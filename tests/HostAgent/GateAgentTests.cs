@@ -218,7 +218,7 @@ public sealed class GateAgentTests : GateAgentFixture
         using var channel = await agent.AttachAsync(Guest);
         Assert.False(Guest.HasMarker(40));
 
-        var read = await Task.Run(() => Guest.Read(40), TestContext.Current.CancellationToken).WaitAsync(TimeSpan.FromSeconds(15), TestContext.Current.CancellationToken);
+        var read = await Task.Run(() => Guest.Read(40), TestContext.Current.CancellationToken).WaitAsync(TimeSpan.FromSeconds(60), TestContext.Current.CancellationToken);
 
         Assert.Equal(Errno.EFAULT, read.Error);
         Assert.True(Guest.HasMarker(40));
@@ -237,6 +237,6 @@ public sealed class GateAgentTests : GateAgentFixture
         var read = Task.Run(() => Guest.Read(40), TestContext.Current.CancellationToken);
         await using var second = await TestAgent.StartAsync(Root, "trap");
 
-        Assert.Equal(Errno.EFAULT, (await read.WaitAsync(TimeSpan.FromSeconds(15), TestContext.Current.CancellationToken)).Error);
+        Assert.Equal(Errno.EFAULT, (await read.WaitAsync(TimeSpan.FromSeconds(60), TestContext.Current.CancellationToken)).Error);
     }
 }

@@ -47,6 +47,24 @@ public sealed class HitMergeTests
         Assert.Equal([Said(7, 1)], merge.Explain("vmm", Said(7, 1)));
     }
 
+    /// <summary>The VMM's word is always a little behind the tracepoint: what it has not spoken of yet is not what it will never speak of.</summary>
+    [Fact]
+    public void GuestThatTouchesThePageSteadily_WaitsForEachWord()
+    {
+        var merge = new HitMerge<string>(_time);
+        merge.Saw("vmm", 7, HitAccesses.Read, 0, HitEvidences.KvmPageFault);
+        for (var spoken = TimeSpan.Zero; spoken < 5 * HitMerge<string>.Patience; spoken += TimeSpan.FromMilliseconds(200))
+        {
+            _time.Advance(TimeSpan.FromMilliseconds(200));
+            merge.Saw("vmm", 7, HitAccesses.Read, 0, HitEvidences.KvmPageFault);
+            Assert.Equal(HitOutcomes.MceInjected, Assert.Single(merge.Explain("vmm", Said(7, 1))).Outcome);
+            Assert.Empty(merge.TakeUnexplained());
+        }
+
+        _time.Advance(HitMerge<string>.Patience);
+        Assert.Equal((HitOutcomes.Unknown, 1L), merge.TakeUnexplained().Select(taken => (taken.Access.Outcome, taken.Access.Count)).Single());
+    }
+
     [Fact]
     public void AccessThatTheTracepointShowsAfterTheVmmsWord_IsTheSame_ForAMomentOnly()
     {

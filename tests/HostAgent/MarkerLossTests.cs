@@ -1,6 +1,7 @@
 using System.Diagnostics.Metrics;
 using Fleet.Contracts;
 using Fleet.Contracts.Agents;
+using Fleet.Contracts.Vms;
 using Fleet.HostAgent.Enforce;
 using Fleet.HostAgent.Metrics;
 using Fleet.Linux;
@@ -33,7 +34,8 @@ public sealed class MarkerLossTests : IDisposable
             vmm.Zap(line);
             return null;
         });
-        await TestAgent.UntilAsync(() => vmm.HasMarker(30));
+        // Confirmed, not only set: only what was confirmed can be lost.
+        await TestAgent.UntilAsync(() => agent.Table.Find("vm-1")?.Status?.State == EnforcementStates.Armed);
         using var lost = new LostMarkers();
 
         // Nobody asks for a look, and the interval is an hour.

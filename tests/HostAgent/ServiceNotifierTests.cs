@@ -143,7 +143,7 @@ public sealed class ServiceNotifierTests : IDisposable
     private async Task<string[]> ReceiveAsync()
     {
         var buffer = new byte[1000];
-        var length = await _manager.ReceiveAsync(buffer, TestContext.Current.CancellationToken).AsTask().WaitAsync(TimeSpan.FromSeconds(15));
+        var length = await _manager.ReceiveAsync(buffer, TestContext.Current.CancellationToken).AsTask().WaitAsync(TimeSpan.FromSeconds(60));
         return Encoding.UTF8.GetString(buffer, 0, length).Split('\n');
     }
 }

@@ -133,7 +133,7 @@ internal sealed class TestAgent : IAsyncDisposable
         var started = Stopwatch.GetTimestamp();
         while (!condition())
         {
-            Assert.True(Stopwatch.GetElapsedTime(started) < TimeSpan.FromSeconds(15), "the condition did not come about in 15 s");
+            Assert.True(Stopwatch.GetElapsedTime(started) < TimeSpan.FromSeconds(60), "the condition did not come about in 60 s");
             await Task.Delay(5, TestContext.Current.CancellationToken); // allowed: polling with a deadline
         }
     }

@@ -179,7 +179,7 @@ internal sealed class TestChannel : IDisposable
         _reader ??= new StreamReader(new NetworkStream(_socket), Encoding.UTF8);
         try
         {
-            var line = await _reader.ReadLineAsync(TestContext.Current.CancellationToken).AsTask().WaitAsync(TimeSpan.FromSeconds(30));
+            var line = await _reader.ReadLineAsync(TestContext.Current.CancellationToken).AsTask().WaitAsync(TimeSpan.FromSeconds(60));
             return line is null ? null : JsonSerializer.Deserialize(line, HandoffJson.Default.AgentLine);
         }
         catch (IOException)

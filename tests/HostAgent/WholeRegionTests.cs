@@ -152,7 +152,7 @@ public sealed class WholeRegionTests : IDisposable
 
         await using var second = await StartAsync(Limit);
 
-        Assert.Equal((Errno.None, (byte)0), await read.WaitAsync(TimeSpan.FromSeconds(30), TestContext.Current.CancellationToken));
+        Assert.Equal((Errno.None, (byte)0), await read.WaitAsync(TimeSpan.FromSeconds(60), TestContext.Current.CancellationToken));
     }
 
     public void Dispose()

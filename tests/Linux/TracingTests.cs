@@ -104,7 +104,7 @@ public sealed class TracingTests
     {
         using var fs = Requires.TraceFs(UserFault);
         using var signal = new EventSignal();
-        using var memory = MemoryMapping.MapAnonymous(16 * 4096);
+        using var memory = SmallPages(16);
         using var instance = fs.Create("fleet-test", "unit");
         instance.SetBufferSize(16);
         instance.WakeAtOnce();
@@ -151,7 +151,7 @@ public sealed class TracingTests
     {
         using var fs = Requires.TraceFs(UserFault);
         const int Pages = 4000;
-        using var memory = MemoryMapping.MapAnonymous(Pages * 4096);
+        using var memory = SmallPages(Pages);
         using var instance = fs.Create("fleet-test", "unit");
         instance.SetBufferSize(4);
         using var pipe = instance.OpenPipe();
@@ -186,6 +186,14 @@ public sealed class TracingTests
 
         instance.Dispose();
         Assert.DoesNotContain(instance.Name, fs.InstanceNames());
+    }
+
+    // A page of 2 MiB would take the faults of 512 with its first, where transparent huge pages are always on.
+    private static MemoryMapping SmallPages(int pages)
+    {
+        var memory = MemoryMapping.MapAnonymous(pages * 4096);
+        memory.Advise(0, pages * 4096, MemoryAdvice.NoHugePage);
+        return memory;
     }
 
     // Through a pointer: a system call's fault is none of user mode's. The page is healthy.

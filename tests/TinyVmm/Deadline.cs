@@ -3,7 +3,7 @@ namespace Fleet.TinyVmm.Tests;
 /// <summary>Waits for what other threads bring about, with an end to the patience.</summary>
 internal static class Deadline
 {
-    public static readonly TimeSpan Patience = TimeSpan.FromSeconds(20);
+    public static readonly TimeSpan Patience = TimeSpan.FromSeconds(60);
 
     public static async Task UntilAsync(Func<bool> condition, string what)
     {

@@ -133,7 +133,7 @@ public sealed class HostileStreamTests
     [InlineData("says nothing", StreamException.TimedOut)]
     public async Task MigrateOut_HostileTarget_FailsAttestsNothingAndTheNextWorks(string what, string code)
     {
-        await using var source = await RunningVmm.StartWithAsync(Software, Memory, options => options with { Limits = new StreamLimits(TimeSpan.FromSeconds(what == "says nothing" ? 1 : 15), TimeSpan.FromSeconds(30)) });
+        await using var source = await RunningVmm.StartWithAsync(Software, Memory, options => options with { Limits = new StreamLimits(TimeSpan.FromSeconds(what == "says nothing" ? 3 : 15), TimeSpan.FromSeconds(30)) });
         await using var target = await RunningVmm.StartIncomingAsync(Software, Memory);
         await source.Client.StoreAsync(0x8_0000, 0x77, Cancelled);
         using var listener = new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);

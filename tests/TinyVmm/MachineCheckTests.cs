@@ -151,7 +151,7 @@ public sealed class MachineCheckTests
     [Fact]
     public async Task Read_TrappedPageWithoutAnswer_TimesOutAndNeverReturnsData()
     {
-        await using var vmm = await RunningVmm.StartAsync(commandTimeout: TimeSpan.FromMilliseconds(300));
+        await using var vmm = await RunningVmm.StartAsync(commandTimeout: TimeSpan.FromSeconds(3));
         await vmm.Client.WriteAsync(Page, PageBytes, 7, Cancelled);
         vmm.Trap(Page);
 

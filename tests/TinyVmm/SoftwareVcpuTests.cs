@@ -107,7 +107,7 @@ public sealed class SoftwareVcpuTests
         await vmm.Client.StoreAsync(0x10_0000, 5, Cancelled);
 
         Assert.Equal("0x5", (await vmm.Client.ReadAsync(0x10_0000, Cancelled)).Value);
-        Assert.Equal(usesKvm, Directory.EnumerateFileSystemEntries($"/proc/{vmm.Pid}/fd").Any(fd => File.ResolveLinkTarget(fd, false)?.Name.Contains("kvm", StringComparison.Ordinal) == true));
+        Assert.Equal(usesKvm, Directory.EnumerateFileSystemEntries($"/proc/{vmm.Pid}/fd").Any(fd => new FileInfo(fd).LinkTarget?.Contains("kvm", StringComparison.Ordinal) == true));
     }
 
     private static void AssertMachineCheck(CommandAnswer answer)

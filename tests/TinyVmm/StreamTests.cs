@@ -76,7 +76,7 @@ public sealed class StreamTests
     [Fact]
     public async Task MigrateOut_TrappedPage_IsNeverReadIfSkippedAndElseTheStreamFails()
     {
-        await using var source = await RunningVmm.StartWithAsync(Software, configure: options => options with { Limits = new StreamLimits(TimeSpan.FromMilliseconds(500), TimeSpan.FromSeconds(20)) });
+        await using var source = await RunningVmm.StartWithAsync(Software, configure: options => options with { Limits = new StreamLimits(TimeSpan.FromSeconds(3), TimeSpan.FromSeconds(60)) });
         await using var target = await RunningVmm.StartIncomingAsync(Software);
         await source.Client.WriteAsync(Data, Bytes, 7, Cancelled);
         source.Trap(Lost);
@@ -99,7 +99,7 @@ public sealed class StreamTests
     public async Task MigrateOut_TrappedPageInTheTarget_FailsUntilThePageIsPoisoned()
     {
         await using var source = await RunningVmm.StartWithAsync(Software);
-        await using var target = await RunningVmm.StartIncomingAsync(Software, configure: options => options with { Limits = new StreamLimits(TimeSpan.FromMilliseconds(500), TimeSpan.FromSeconds(20)) });
+        await using var target = await RunningVmm.StartIncomingAsync(Software, configure: options => options with { Limits = new StreamLimits(TimeSpan.FromSeconds(3), TimeSpan.FromSeconds(60)) });
         await source.Client.WriteAsync(Data, Bytes, 7, Cancelled);
         target.Trap(Lost);
 

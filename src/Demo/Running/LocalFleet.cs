@@ -37,8 +37,16 @@ public sealed class LocalFleet : IAsyncDisposable
     {
         var root = Directory.CreateTempSubdirectory("fleet-").FullName;
         var fleet = new LocalFleet(root, new Uri($"http://127.0.0.1:{FreePort()}"), apiArguments);
-        await fleet.StartApiAsync(cancellationToken);
-        return fleet;
+        try
+        {
+            await fleet.StartApiAsync(cancellationToken);
+            return fleet;
+        }
+        catch
+        {
+            await fleet.DisposeAsync();
+            throw;
+        }
     }
 
     /// <summary>Starts the control plane, or starts it again on the same data.</summary>

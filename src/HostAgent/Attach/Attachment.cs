@@ -14,6 +14,7 @@ public sealed class Attachment : IDisposable
 {
     private volatile FrameSet _trapped = FrameSet.Empty;
     private volatile FrameSet _healing = FrameSet.Empty;
+    private int _looksDue;
 
     public Attachment(string vm, long memoryInstance, ProcessIdentity vmm, Pidfd pidfd, UserfaultfdHandle userfaultfd, int userfaultfdNumber, GuestLayout layout)
     {
@@ -93,6 +94,15 @@ public sealed class Attachment : IDisposable
     public MarkerLoss? Loss { get; set; }
 
     public long? LossToldAt { get; set; }
+
+    /// <summary>
+    /// A REMOVE event lets the VMM go on and only then does the memory go (mm/userfaultfd.c, userfaultfd_remove): a look at once may come too early, and
+    /// others follow in the next seconds. Until then an access meets the registration.
+    /// </summary>
+    public void LookAgain() => Volatile.Write(ref _looksDue, 3);
+
+    /// <summary>Whether such a look is due; call once a second.</summary>
+    public bool TakeLook() => Volatile.Read(ref _looksDue) > 0 && Interlocked.Decrement(ref _looksDue) >= 0;
 
     /// <summary>The last look for devices; null before the first.</summary>
     public DeviceLook? Devices { get; set; }

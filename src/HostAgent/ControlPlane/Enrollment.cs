@@ -1,4 +1,5 @@
 using System.Text;
+using System.Text.Json;
 using Fleet.Contracts.Security;
 using Fleet.HostAgent.Options;
 using Fleet.HostAgent.State;
@@ -46,7 +47,23 @@ public sealed partial class Enrollment(ControlPlaneClient client, StateFolder fo
     }
 
     private async Task<string?> ReadJoinTokenAsync(CancellationToken cancellationToken) =>
-        options.Value.JoinTokenFile is { } file ? (await File.ReadAllTextAsync(file, cancellationToken)).Trim() : options.Value.JoinToken;
+        options.Value.JoinTokenFile is { } file ? TokenIn(await File.ReadAllTextAsync(file, cancellationToken)) : options.Value.JoinToken;
+
+    /// <summary>The token alone, or the answer of POST /v1/join-tokens as it came.</summary>
+    public static string TokenIn(string text)
+    {
+        try
+        {
+            using var answer = JsonDocument.Parse(text);
+            return answer.RootElement.ValueKind == JsonValueKind.Object && answer.RootElement.TryGetProperty("token", out var token) && token.GetString() is { } value
+                ? value
+                : text.Trim();
+        }
+        catch (Exception exception) when (exception is JsonException or InvalidOperationException)
+        {
+            return text.Trim();
+        }
+    }
 
     [LoggerMessage(1601, LogLevel.Information, "Host {Host} is enrolled")]
     private partial void LogEnrolled(string host);

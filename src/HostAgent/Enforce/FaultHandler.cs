@@ -22,6 +22,7 @@ public sealed class FaultHandler(Attachment attachment, Action needsReconcile)
                     break;
                 case UffdEventKind.Remove or UffdEventKind.Unmap or UffdEventKind.Remap:
                     // The VMM gave memory back, or put other memory in its place; markers in it may be gone.
+                    attachment.LookAgain();
                     needsReconcile();
                     break;
             }

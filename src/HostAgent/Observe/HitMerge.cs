@@ -153,6 +153,8 @@ public sealed class HitMerge<TVmm>(TimeProvider time)
                 }
             }
 
+            // It speaks: what is left came since, and its word for that is still due.
+            Since = timestamp;
             if (left > 0)
             {
                 _debit = (_debit.Count + left, timestamp);

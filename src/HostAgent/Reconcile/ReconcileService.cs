@@ -146,7 +146,8 @@ public sealed partial class ReconcileService(
         while (await timer.WaitForNextTickAsync(cancellationToken))
         {
             // While a migration is under way acknowledgements are repeated, and a VMM that ended is noticed at once.
-            foreach (var entry in table.All.Where(entry => HasEnded(entry) || entry.Desired is { Migration: not null } or { ResetWanted: true }))
+            foreach (var entry in table.All.Where(
+                entry => HasEnded(entry) || entry.Attachment?.TakeLook() == true || entry.Desired is { Migration: not null } or { ResetWanted: true }))
             {
                 work.Add(entry.Vm);
             }

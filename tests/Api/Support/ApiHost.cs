@@ -68,7 +68,7 @@ public sealed class ApiHost : IAsyncDisposable
 
     public HttpClient Client(string? token)
     {
-        var client = new HttpClient(new SocketsHttpHandler { MaxConnectionsPerServer = 128 }) { BaseAddress = Url, Timeout = TimeSpan.FromSeconds(60) };
+        var client = new HttpClient(new SocketsHttpHandler { MaxConnectionsPerServer = 128, Expect100ContinueTimeout = TimeSpan.FromSeconds(60) }) { BaseAddress = Url, Timeout = TimeSpan.FromSeconds(60) };
         if (token is not null)
         {
             client.DefaultRequestHeaders.Authorization = new AuthenticationHeaderValue("Bearer", token);

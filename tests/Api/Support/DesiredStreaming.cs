@@ -57,7 +57,7 @@ public static class DesiredStreaming
     /// <returns>The name of its first event.</returns>
     public static async Task<string> OpenStreamAsync(this TestAgent agent, string? holds = null)
     {
-        using var stop = new CancellationTokenSource(TimeSpan.FromSeconds(30));
+        using var stop = new CancellationTokenSource(TimeSpan.FromSeconds(60));
         await foreach (var (name, _) in agent.StreamAsync(new DesiredView(), stop, holds))
         {
             return name;

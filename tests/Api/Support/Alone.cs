@@ -1,0 +1,8 @@
+namespace Fleet.Api.Tests.Support;
+
+/// <summary>Tests that measure the whole process: nothing runs beside them.</summary>
+[CollectionDefinition(Name, DisableParallelization = true)]
+public sealed class Alone
+{
+    public const string Name = "alone";
+}
