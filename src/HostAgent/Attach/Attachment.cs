@@ -83,8 +83,15 @@ public sealed class Attachment : IDisposable
     /// <summary>Holes that the stream left: poisoned like the desired set, known there or not.</summary>
     public FrameSet Undelivered { get; set; } = FrameSet.Empty;
 
-    /// <summary>Frames of memory errors that were spooled as the VM's, until the desired set has them.</summary>
+    /// <summary>Frames of memory errors that are the VM's, from before their report is spooled until the desired set has them.</summary>
     public FrameSet Reported { get; set; } = FrameSet.Empty;
+
+    /// <summary>
+    /// Frames of memory errors whose report is in the spool as the VM's, until the desired set has them. What only <see cref="Reported"/> has
+    /// may have found the spool full, or its agent killed: it is reported when it is found again. Not in the journal: then a replay, which
+    /// changes nothing.
+    /// </summary>
+    public FrameSet Spooled { get; set; } = FrameSet.Empty;
 
     /// <summary>Frames of memory errors that were spooled as the host's alone, while this VMM was sealed.</summary>
     public FrameSet ToldSealed { get; set; } = FrameSet.Empty;

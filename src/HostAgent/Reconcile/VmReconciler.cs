@@ -98,6 +98,7 @@ public sealed partial class VmReconciler(
     {
         var known = FrameSet.Of(desired.Pages);
         attachment.Reported = attachment.Reported.Except(known);
+        attachment.Spooled = attachment.Spooled.Except(known);
         if (attachment.IncomingFor is null)
         {
             // What the grant united with the set is the set's from now on, and may be cleared there.
