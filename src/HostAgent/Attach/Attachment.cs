@@ -42,11 +42,24 @@ public sealed class Attachment : IDisposable
 
     public GuestLayout Layout { get; }
 
+    /// <summary>
+    /// Held by whoever answers an event, from the look at <see cref="Trapped"/> and <see cref="Healing"/> to the call, and while one of them
+    /// changes: once a page is trapped no answer is under way that took it for an ordinary one, and would replace its marker. Nobody does
+    /// more under it than that.
+    /// </summary>
+    public Lock Answering { get; } = new();
+
     /// <summary>Frames that may carry a marker or a trap now: journalled before any of them is armed.</summary>
     public FrameSet Trapped
     {
         get => _trapped;
-        set => _trapped = value;
+        set
+        {
+            lock (Answering)
+            {
+                _trapped = value;
+            }
+        }
     }
 
     /// <summary>How it came to be attached: one of <see cref="AttachKinds"/>.</summary>
@@ -56,7 +69,13 @@ public sealed class Attachment : IDisposable
     public FrameSet Healing
     {
         get => _healing;
-        set => _healing = value;
+        set
+        {
+            lock (Answering)
+            {
+                _healing = value;
+            }
+        }
     }
 
     /// <summary>

@@ -11,6 +11,9 @@ namespace Fleet.HostAgent.Enforce;
 /// </summary>
 public sealed class FaultHandler(Attachment attachment, Action needsReconcile)
 {
+    /// <summary>For tests: between the look at what is trapped and the answer.</summary>
+    internal Action? Decided { get; init; }
+
     public void Handle(ReadOnlySpan<UffdEvent> events)
     {
         foreach (var uffdEvent in events)
@@ -36,7 +39,13 @@ public sealed class FaultHandler(Attachment attachment, Action needsReconcile)
             return;
         }
 
-        var (call, result) = Resolve(page, fault.Minor);
+        string call;
+        UffdResult result;
+        lock (attachment.Answering)
+        {
+            (call, result) = Resolve(page, fault.Minor);
+        }
+
         if (result.Error is Errno.EEXIST or Errno.EAGAIN or Errno.ENOENT)
         {
             // Resolved by somebody else, or a mapping change is under way: the thread retries its access and faults again if need be.
@@ -51,7 +60,9 @@ public sealed class FaultHandler(Attachment attachment, Action needsReconcile)
     private (string Call, UffdResult Result) Resolve(HostRange page, bool minor)
     {
         var (address, bytes) = (page.HostVirtualAddress, (ulong)page.Bytes);
-        if (attachment.Trapped.Overlaps(page.Frames) && !attachment.Healing.Overlaps(page.Frames))
+        var isTrapped = attachment.Trapped.Overlaps(page.Frames) && !attachment.Healing.Overlaps(page.Frames);
+        Decided?.Invoke();
+        if (isTrapped)
         {
             needsReconcile();
             return ("UFFDIO_POISON", attachment.Userfaultfd.Poison(address, bytes));

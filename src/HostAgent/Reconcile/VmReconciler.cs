@@ -140,31 +140,38 @@ public sealed partial class VmReconciler(
         // database put back from a backup: it may have forgotten the page.
         var mayDisarm = attachment.IncomingFor is null && !desired.Quarantined && !promise.IsOlder(desired);
         var disarm = mayDisarm ? plan.Disarm : FrameSet.Empty;
-        if (!disarm.IsEmpty)
+        try
         {
-            failures.AddRange(Enforcer.Disarm(attachment, disarm));
-            LogDisarmed(entry.Vm, disarm.Frames);
+            if (!disarm.IsEmpty)
+            {
+                failures.AddRange(Enforcer.Disarm(attachment, disarm));
+                LogDisarmed(entry.Vm, disarm.Frames);
+            }
+
+            if (!plan.Arm.IsEmpty || !disarm.IsEmpty)
+            {
+                // The claim rests on a look at the whole set after the last change, not on the calls having succeeded.
+                var unmarked = MarkerVerifier.FindUnmarked(attachment, wanted, _policy);
+                failures.AddRange(unmarked.Except(FrameSet.Of(failures.Select(failure => failure.Range))).Ranges
+                    .Select(range => new ArmFailure(range, "marker-not-confirmed")));
+                entry.Confirmed = wanted.Except(unmarked);
+            }
+            else
+            {
+                entry.Confirmed = wanted;
+            }
+
+            if (failures.Count == 0)
+            {
+                Journal(attachment, mayDisarm ? wanted : plan.Trap);
+            }
+        }
+        finally
+        {
+            // However it ended: an access to a page that is still trapped is no longer answered with a page.
+            attachment.Healing = FrameSet.Empty;
         }
 
-        if (!plan.Arm.IsEmpty || !disarm.IsEmpty)
-        {
-            // The claim rests on a look at the whole set after the last change, not on the calls having succeeded.
-            var unmarked = MarkerVerifier.FindUnmarked(attachment, wanted, _policy);
-            failures.AddRange(unmarked.Except(FrameSet.Of(failures.Select(failure => failure.Range))).Ranges
-                .Select(range => new ArmFailure(range, "marker-not-confirmed")));
-            entry.Confirmed = wanted.Except(unmarked);
-        }
-        else
-        {
-            entry.Confirmed = wanted;
-        }
-
-        if (failures.Count == 0)
-        {
-            Journal(attachment, mayDisarm ? wanted : plan.Trap);
-        }
-
-        attachment.Healing = FrameSet.Empty;
         // Armed first: telling waits for the disk.
         losses.Tell(entry, attachment);
         return failures;
