@@ -17,7 +17,7 @@ public enum DesiredVerdict
 /// <summary>Which view of a VM's desired state replaces which. Pure.</summary>
 public static class DesiredRules
 {
-    /// <param name="known">Local state; null when the VM is new here.</param>
+    /// <param name="known">Local state, or what it was before the VM was removed; null when the VM is new here.</param>
     /// <param name="promised">Store epoch that this host has promised: views of older ones are refused for good.</param>
     public static DesiredVerdict Judge(DesiredVm? known, DesiredVm incoming, long promised = 0)
     {

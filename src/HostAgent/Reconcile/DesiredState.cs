@@ -54,7 +54,7 @@ public sealed partial class DesiredState(VmTable table, DesiredStore store, Stor
         await entry.Gate.WaitAsync(cancellationToken);
         try
         {
-            return Take(entry, DesiredRules.Judge(entry.Desired, desired, promise.StoreEpoch), DesiredRules.Take(entry.Desired, desired));
+            return Take(entry, DesiredRules.Judge(entry.Newest, desired, promise.StoreEpoch), DesiredRules.Take(entry.Desired, desired));
         }
         finally
         {
@@ -110,7 +110,7 @@ public sealed partial class DesiredState(VmTable table, DesiredStore store, Stor
     {
         if (verdict == DesiredVerdict.Older)
         {
-            LogOlder(entry.Vm, entry.Desired?.Generation ?? 0);
+            LogOlder(entry.Vm, entry.Newest?.Generation ?? 0);
         }
 
         if (verdict != DesiredVerdict.Adopt || desired is null || ReferenceEquals(desired, entry.Desired))
