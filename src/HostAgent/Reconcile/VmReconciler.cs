@@ -70,6 +70,8 @@ public sealed partial class VmReconciler(
             return Reconciler.Unconfirmed(desired, EnforcementStates.Pending, GateStatus.Staged);
         }
 
+        // After the look at the state: its holes came with it.
+        HandoffIncoming.TakeHoles(attachment);
         try
         {
             return Reconciler.Status(desired, Carry(entry, desired, attachment), attachment.Layout.Regions.Any(region => region.IsHuge) ? attachment.Layout.ShiftAt : null);
