@@ -62,6 +62,9 @@ public sealed class Attachment : IDisposable
         }
     }
 
+    /// <summary>Accesses that wait because they could not be answered yet.</summary>
+    public UnansweredFaults Unanswered { get; } = new();
+
     /// <summary>How it came to be attached: one of <see cref="AttachKinds"/>.</summary>
     public string Kind { get; init; } = AttachKinds.Handoff;
 

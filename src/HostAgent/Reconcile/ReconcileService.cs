@@ -145,8 +145,9 @@ public sealed partial class ReconcileService(
         using var timer = new PeriodicTimer(TimeSpan.FromSeconds(1), time);
         while (await timer.WaitForNextTickAsync(cancellationToken))
         {
-            // While a migration is under way acknowledgements are repeated, and a VMM that ended is noticed at once.
-            foreach (var entry in table.All.Where(entry => HasEnded(entry) || entry.Desired is { Migration: not null } or { ResetWanted: true }))
+            // While a migration is under way acknowledgements are repeated, and a VMM that ended is noticed at once. So is one whose accesses
+            // could not be answered; not sooner, because they may fail again.
+            foreach (var entry in table.All.Where(entry => HasEnded(entry) || entry.Attachment?.Unanswered.Any == true || entry.Desired is { Migration: not null } or { ResetWanted: true }))
             {
                 work.Add(entry.Vm);
             }

@@ -29,6 +29,8 @@ public sealed partial class VmReconciler(
             End(entry, ended);
         }
 
+        // Wanted here or not: whoever waits for a page gets another try.
+        entry.Attachment?.Unanswered.Wake(entry.Attachment.Userfaultfd);
         if (entry.Desired is not { } desired)
         {
             return;
