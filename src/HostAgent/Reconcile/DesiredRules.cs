@@ -10,6 +10,9 @@ public enum DesiredVerdict
     /// <summary>Older than what is known: a delayed or replayed view. It changes nothing (I3).</summary>
     Older,
 
+    /// <summary>It names a VM by what cannot be an id, and would be a path of this host's: it changes nothing.</summary>
+    Invalid,
+
     /// <summary>It does not follow from what is known, or its digest is wrong: the VM must be fetched whole.</summary>
     Refetch,
 }
