@@ -23,6 +23,9 @@ public sealed class FileDescriptor : SafeHandleMinusOneIsInvalid
     /// <summary>What /proc/self/fd says it is, such as <c>anon_inode:[userfaultfd]</c> or <c>/memfd:name (deleted)</c>; null when closed.</summary>
     public string? LinkTarget => new FileInfo(FormattableString.Invariant($"/proc/self/fd/{Number}")).LinkTarget;
 
+    /// <summary>A path to the very file, for calls that take one; valid while this object lives.</summary>
+    public string ProcPath => FormattableString.Invariant($"/proc/self/fd/{Number}");
+
     /// <summary>Opens a path read-only, close-on-exec.</summary>
     /// <exception cref="LinuxException">open(2) failed.</exception>
     public static FileDescriptor OpenRead(string path) =>

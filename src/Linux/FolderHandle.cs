@@ -46,18 +46,41 @@ public sealed unsafe class FolderHandle : IDisposable
     public FileDescriptor OpenRegular(string name)
     {
         using var found = Resolve(name, Constants.O_PATH | Constants.O_CLOEXEC);
-        Statx result;
-        LinuxException.Check(Libc.statx(found.Number, string.Empty, Constants.AT_EMPTY_PATH, Constants.STATX_TYPE, &result), "statx");
-        var kind = (FileKind)(result.Mode & Constants.S_IFMT);
+        var kind = KindOf(found);
         return kind == FileKind.Regular
-            ? FileDescriptor.OpenRead(FormattableString.Invariant($"/proc/self/fd/{found.Number}"))
+            ? FileDescriptor.OpenRead(found.ProcPath)
             : throw new InvalidDataException($"{Location}/{name} is not a regular file but {kind}");
+    }
+
+    /// <summary>A Unix socket of this folder, to connect to by <see cref="FileDescriptor.ProcPath"/>: this very one, whatever has its name by then.</summary>
+    /// <exception cref="LinuxException">ENOENT; ELOOP: it is a link; EXDEV: the name leads elsewhere.</exception>
+    /// <exception cref="InvalidDataException">It is something else.</exception>
+    public FileDescriptor OpenSocket(string name)
+    {
+        var found = Resolve(name, Constants.O_PATH | Constants.O_CLOEXEC);
+        try
+        {
+            var kind = KindOf(found);
+            return kind == FileKind.Socket ? found : throw new InvalidDataException($"{Location}/{name} is not a socket but {kind}");
+        }
+        catch
+        {
+            found.Dispose();
+            throw;
+        }
     }
 
     /// <summary>A path to this name that the kernel resolves from the descriptor; valid while this object lives. Short enough for a Unix socket.</summary>
     public string PathOf(string name) => FormattableString.Invariant($"/proc/self/fd/{_fd.Number}/{name}");
 
     public void Dispose() => _fd.Dispose();
+
+    private static FileKind KindOf(FileDescriptor found)
+    {
+        Statx result;
+        LinuxException.Check(Libc.statx(found.Number, string.Empty, Constants.AT_EMPTY_PATH, Constants.STATX_TYPE, &result), "statx");
+        return (FileKind)(result.Mode & Constants.S_IFMT);
+    }
 
     private FileDescriptor Resolve(string path, int flags)
     {

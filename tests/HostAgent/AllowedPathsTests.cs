@@ -4,8 +4,11 @@ using Fleet.Contracts.Agents;
 using Fleet.Contracts.Vms;
 using Fleet.HostAgent.Attach;
 using Fleet.HostAgent.Options;
+using Fleet.HostAgent.Reconcile;
 using Fleet.Linux;
 using Fleet.Tests.Shared;
+using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Logging;
 
 namespace Fleet.HostAgent.Tests;
 
@@ -51,6 +54,24 @@ public sealed class AllowedPathsTests : IDisposable
         Directory.CreateDirectory(_allowed.FullName + "-too");
 
         Assert.Equal(allowed, _paths.Allows(path.Replace("{allowed}", _allowed.FullName, StringComparison.Ordinal).Replace("{other}", _other.FullName, StringComparison.Ordinal)));
+    }
+
+    [Theory]
+    [InlineData("{allowed}/missing/a.sock", AllowedPaths.FolderMissing)]
+    [InlineData("{allowed}/missing/deeper/a.sock", AllowedPaths.FolderMissing)]
+    [InlineData("{allowed}/inner/a.sock", null)]
+    [InlineData("{allowed}/link/a.sock", AllowedPaths.NotAllowed)]
+    [InlineData("{allowed}/../missing/a.sock", AllowedPaths.NotAllowed)]
+    [InlineData("{other}/missing/a.sock", AllowedPaths.NotAllowed)]
+    public void Find_NoPlace_SaysWhetherItMayStillCome(string path, string? whyNot)
+    {
+        // A folder of the setting that is missing itself tells nothing of the others.
+        var paths = Of($"{_root.FullName}/nowhere:{_allowed.FullName}");
+
+        using var place = paths.Find(
+            path.Replace("{allowed}", _allowed.FullName, StringComparison.Ordinal).Replace("{other}", _other.FullName, StringComparison.Ordinal), out var said);
+
+        Assert.Equal((whyNot, whyNot is null), (said, place is not null));
     }
 
     [Fact]
@@ -129,6 +150,110 @@ public sealed class AllowedPathsTests : IDisposable
         Assert.Equal(before, Describe(path));
     }
 
+    /// <summary>The folder of a VM is often made after the control plane was told of it.</summary>
+    [Fact]
+    public async Task Listen_FolderMadeAfterTheVm_IsListenedIn()
+    {
+        Requires.Userfaultfd();
+        using var logs = new CapturingLogs();
+        using var vmm = new TestVmm();
+        await using var agent = await StartAsync(logs, WithSocket(vmm, In("later/vm-1.sock")));
+        await TestAgent.UntilAsync(() => logs.Ids.Contains(1231));
+
+        _allowed.CreateSubdirectory("later");
+
+        using var channel = new TestChannel();
+        await TestAgent.UntilAsync(() => TryConnect(channel, In("later/vm-1.sock")));
+    }
+
+    [Fact]
+    public async Task Listen_NameThatIsGivenUp_IsListenedOn()
+    {
+        Requires.Userfaultfd();
+        using var logs = new CapturingLogs();
+        using var vmm = new TestVmm();
+        await File.WriteAllTextAsync(In("vm-1.sock"), "another program's", TestContext.Current.CancellationToken);
+        await using var agent = await StartAsync(logs, WithSocket(vmm, In("vm-1.sock")));
+        await TestAgent.UntilAsync(() => logs.Ids.Contains(1232));
+
+        File.Delete(In("vm-1.sock"));
+
+        using var channel = new TestChannel();
+        await TestAgent.UntilAsync(() => TryConnect(channel, In("vm-1.sock")));
+    }
+
+    [Fact]
+    public async Task Qmp_FolderMadeAfterTheVm_IsAttached()
+    {
+        Requires.Userfaultfd();
+        using var vmm = new TestVmm();
+        await using var agent = await StartAsync(WithQmp(vmm, In("later/qmp")));
+        await TestAgent.UntilAsync(() => ReasonOf(agent, "vm-1") == AllowedPaths.FolderMissing);
+
+        _allowed.CreateSubdirectory("later");
+        using var qmp = new FakeQmp(In("later/qmp"), vmm.Memory.Address, vmm.Bytes);
+
+        await TestAgent.UntilAsync(() => agent.Table.Find("vm-1")!.Attachment is not null);
+    }
+
+    /// <summary>The folder is allowed, and what its name leads to is not.</summary>
+    [Fact]
+    [Trait("Invariant", "I7")]
+    public async Task Qmp_NameThatIsALink_IsNotFollowed()
+    {
+        Requires.Userfaultfd();
+        using var vmm = new TestVmm();
+        using var qmp = new FakeQmp(Path.Combine(_other.FullName, "qmp"), vmm.Memory.Address, vmm.Bytes);
+        File.CreateSymbolicLink(In("qmp"), Path.Combine(_other.FullName, "qmp"));
+        await using var agent = await StartAsync(WithQmp(vmm, In("qmp")));
+
+        await TestAgent.UntilAsync(() => ReasonOf(agent, "vm-1") is not (null or "not-attached"));
+
+        Assert.Equal(AllowedPaths.NotAllowed, ReasonOf(agent, "vm-1"));
+        Assert.Null(agent.Table.Find("vm-1")!.Attachment);
+    }
+
+    /// <summary>Two monitors of one QEMU, named by two VMs: a clear of the one would heal the page of the other.</summary>
+    [Fact]
+    [Trait("Invariant", "I1")]
+    public async Task Qmp_OneProcessNamedByTwoVms_IsAttachedAsOneOfThem()
+    {
+        Requires.Userfaultfd();
+        using var vmm = new TestVmm();
+        using var first = new FakeQmp(In("first"), vmm.Memory.Address, vmm.Bytes);
+        using var second = new FakeQmp(In("second"), vmm.Memory.Address, vmm.Bytes);
+        var other = WithQmp(vmm, In("second")) with { Vm = "vm-2", Digest = PoisonDigest.Compute("vm-2", 1, []) };
+        await using var agent = await StartAsync(WithQmp(vmm, In("first")), other);
+
+        await TestAgent.UntilAsync(() => new[] { "vm-1", "vm-2" }.All(vm => ReasonOf(agent, vm) is "already-attached" || agent.Table.Find(vm)?.Attachment is not null));
+
+        Assert.Single(new[] { "vm-1", "vm-2" }, vm => ReasonOf(agent, vm) == "already-attached");
+        Assert.Single(agent.Table.All, entry => entry.Attachment is not null);
+    }
+
+    /// <summary>An id becomes the name of a file and of a socket.</summary>
+    [Theory]
+    [InlineData("../x")]
+    [InlineData("/nowhere/x")]
+    [InlineData("")]
+    [InlineData(null)]
+    [Trait("Invariant", "I7")]
+    public async Task Adopt_IdThatIsAPath_IsRefusedAndWritesNothing(string? id)
+    {
+        Requires.Userfaultfd();
+        using var vmm = new TestVmm();
+        var good = TestAgent.Vm(vmm, 1);
+        var bad = good with { Vm = id!, Digest = PoisonDigest.Compute(id ?? string.Empty, 1, []) };
+        await using var agent = await StartAsync();
+
+        Assert.Equal(DesiredVerdict.Invalid, await agent.Desired.AdoptAsync(bad, TestContext.Current.CancellationToken));
+        Assert.Equal(DesiredVerdict.Invalid, await agent.Desired.ApplyAsync(new DesiredDelta(id!, 1, 1, 2, string.Empty, [], []), TestContext.Current.CancellationToken));
+        Assert.Empty(await agent.Desired.ReplaceAsync([bad, good], TestContext.Current.CancellationToken));
+
+        Assert.Equal(["vm-1"], agent.Table.All.Select(entry => entry.Vm));
+        Assert.Equal(["vm-1.json"], Directory.EnumerateFiles(agent.Root, "*.json", SearchOption.AllDirectories).Select(Path.GetFileName));
+    }
+
     [Fact]
     public async Task Listen_SocketThatAKilledAgentLeft_IsReplaced()
     {
@@ -153,8 +278,22 @@ public sealed class AllowedPathsTests : IDisposable
 
     private static DesiredVm WithSocket(TestVmm vmm, string path) => TestAgent.Vm(vmm, 1) with { Attach = new VmAttach(AttachKinds.Handoff, Socket: path) };
 
-    private Task<TestAgent> StartAsync(params DesiredVm[] desired) => TestAgent.StartAsync(
-        _root.CreateSubdirectory("state").FullName, new Dictionary<string, string?> { ["Agent:AllowedPaths"] = _allowed.FullName }, null, desired);
+    private static DesiredVm WithQmp(TestVmm vmm, string path) => TestAgent.Vm(vmm, 1) with { Attach = new VmAttach(AttachKinds.Qemu, QmpSocket: path) };
+
+    private static string? ReasonOf(TestAgent agent, string vm) => agent.Table.Find(vm)?.Status?.Reason;
+
+    private Task<TestAgent> StartAsync(params DesiredVm[] desired) => StartAsync(null, desired);
+
+    private Task<TestAgent> StartAsync(CapturingLogs? logs, params DesiredVm[] desired) => TestAgent.StartAsync(
+        _root.CreateSubdirectory("state").FullName, new Dictionary<string, string?> { ["Agent:AllowedPaths"] = _allowed.FullName },
+        services =>
+        {
+            if (logs is not null)
+            {
+                services.AddSingleton<ILoggerFactory>(logs);
+            }
+        },
+        desired);
 
     private async Task<IDisposable?> OccupyAsync(string kind, string path)
     {

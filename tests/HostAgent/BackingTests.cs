@@ -87,6 +87,7 @@ public sealed class BackingTests : IDisposable
     public async Task Anonymous_VmmThatDoesNotAnswer_IsNotCalledArmedUntilItDid()
     {
         using var vmm = new TestVmm(memory: MemoryClass.Anonymous);
+        Fill(vmm, 100);
         await using var agent = await TestAgent.StartAsync(_root.FullName, TestAgent.Vm(vmm, 1, new PageKey(100, 12)));
         using var channel = await agent.ConnectAsync("vm-1");
         channel.SendHandoff(vmm.Message(), vmm.Descriptors);

@@ -8,6 +8,8 @@ using Fleet.HostAgent.Options;
 using Fleet.HostAgent.State;
 using Fleet.Linux.Tracing;
 using Fleet.Tests.Shared;
+using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Hosting;
 
 namespace Fleet.HostAgent.Tests;
 
@@ -132,6 +134,50 @@ public sealed class DetectionTests : IDisposable
         Assert.Empty(NativePages.At(attachment, new PageKey(512, 21)));
     }
 
+    /// <summary>The spool takes nothing when the page is found: what was noted of it before must not pass for its report.</summary>
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    [Trait("Invariant", "I2")]
+    [Trait("Invariant", "I8")]
+    public async Task Found_WhileTheSpoolIsFull_IsReportedOnceThereIsRoom(bool byTheNextAgent)
+    {
+        Requires.Userfaultfd();
+        using var vmm = new TestVmm();
+        var vm = TestAgent.Vm(vmm, 5, new PageKey(10, 12));
+        await using var first = await StartWithSmallSpoolAsync("65536", vm);
+        using var channel = await first.AttachAsync(vmm);
+        while (first.Spool.TryAppend([.. Enumerable.Repeat(Hit(), 20)]))
+        {
+        }
+
+        Find(first, 30);
+        await RefusedAsync(first, 30);
+        Assert.DoesNotContain(first.Spool.Peek(10_000), report => report.Kind == AgentReport.Poison);
+
+        TestAgent agent = first;
+        if (byTheNextAgent)
+        {
+            // The disk as a kill -9 leaves it between the journal and the spool.
+            await first.DisposeAsync();
+            agent = await StartWithSmallSpoolAsync("1000000");
+            await TestAgent.UntilAsync(() => agent.Table.Find("vm-1")?.Attachment is not null);
+            Find(agent, 30);
+        }
+        else
+        {
+            agent.Spool.Acknowledge(agent.Spool.Peek(1)[0].Sequence + (agent.Spool.Count / 2));
+        }
+
+        await using var last = agent;
+        await TestAgent.UntilAsync(() => agent.Spool.Peek(10_000).Any(report => report.Kind == AgentReport.Fault));
+        // Found again, with nothing new in it.
+        Find(agent, 30);
+        Find(agent, 31);
+        await TestAgent.UntilAsync(() => agent.Spool.Peek(10_000).Any(report => report is { Kind: AgentReport.Fault, Frame: 31 }));
+        Assert.Equal([30, 31], agent.Spool.Peek(10_000).Where(report => report.Kind == AgentReport.Poison).Select(report => report.Frame));
+    }
+
     [Fact]
     public void CapabilityTable_SaysWhatDetectionIsMadeOf()
     {
@@ -142,6 +188,28 @@ public sealed class DetectionTests : IDisposable
     }
 
     public void Dispose() => _root.Delete(recursive: true);
+
+    private Task<TestAgent> StartWithSmallSpoolAsync(string bytes, params DesiredVm[] desired) =>
+        TestAgent.StartAsync(_root.FullName, "marker", [("Agent:SpoolBytes", bytes)], desired);
+
+    /// <summary>Has the agent find the frame poisoned by this host's memory.</summary>
+    private static void Find(TestAgent agent, long frame)
+    {
+        agent.Services.GetServices<IHostedService>().OfType<DetectionService>().Single().Find = _ => [new NativePage(new PageKey(frame, 12), 0x1000 + frame)];
+        agent.Detection.Add("vm-1");
+    }
+
+    private static async Task RefusedAsync(TestAgent agent, long frame)
+    {
+        var entry = agent.Table.Find("vm-1")!;
+        await TestAgent.UntilAsync(() => entry.Attachment!.Reported.Overlaps(new Enforce.FrameRange(frame, frame + 1)));
+        // Noted and refused under one hold of the gate.
+        await entry.Gate.WaitAsync(TestContext.Current.CancellationToken);
+        entry.Gate.Release();
+    }
+
+    private static AgentReport Hit() =>
+        new(0, AgentReport.Hit, "vm-1", 1, 10, null, null, null, 1, DateTimeOffset.UnixEpoch, DateTimeOffset.UnixEpoch, 1, null, null, null, null);
 
     private static VmmEvent Poison(long sequence, long frame) =>
         new(VmmEvent.Poison, sequence, HexAddress.Format(FrameMath.AddressOf(frame)), 12, "srar", null, null, 1, DateTimeOffset.UnixEpoch);

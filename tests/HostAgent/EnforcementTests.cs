@@ -2,6 +2,7 @@ using Fleet.Contracts;
 using Fleet.Contracts.Vms;
 using Fleet.HostAgent.Attach;
 using Fleet.HostAgent.Enforce;
+using Fleet.HostAgent.Reconcile;
 using Fleet.Linux;
 using Fleet.Linux.Memory;
 using Fleet.Linux.Processes;
@@ -84,6 +85,24 @@ public sealed class EnforcementTests : IDisposable
 
         Assert.Null(agent.Table.Find("vm-1")!.Desired);
         Assert.Equal(Errno.EFAULT, _vmm.Read(10).Error);
+    }
+
+    /// <summary>A view that was asked for before the last page was added comes after the VM was removed.</summary>
+    [Fact]
+    [Trait("Invariant", "I3")]
+    public async Task Adopt_OlderViewAfterTheRemoval_IsOlderAndDisarmsNothing()
+    {
+        await using var agent = await TestAgent.StartAsync(_root.FullName, TestAgent.Vm(_vmm, 9, new PageKey(10, 12)));
+        using var channel = await agent.AttachAsync(_vmm);
+        await agent.Desired.RemoveAsync("vm-1", TestContext.Current.CancellationToken);
+
+        Assert.Equal(DesiredVerdict.Older, await agent.Desired.AdoptAsync(TestAgent.Vm(_vmm, 8), TestContext.Current.CancellationToken));
+        await agent.LookAsync("vm-1");
+        Assert.True(_vmm.HasMarker(10));
+
+        // It comes back: moved here again, or deleted and made anew.
+        await agent.AdoptAndWaitAsync(TestAgent.Vm(_vmm, 10, new PageKey(10, 12), new PageKey(12, 12)) with { PlacementEpoch = 10 });
+        Assert.True(_vmm.HasMarker(12));
     }
 
     [Fact]

@@ -3,9 +3,11 @@ using Fleet.Contracts.Agents;
 using Fleet.Contracts.Handoff;
 using Fleet.Contracts.Migrations;
 using Fleet.Contracts.Vms;
+using Fleet.HostAgent.Enforce;
 using Fleet.HostAgent.Gate;
 using Fleet.Linux;
 using Fleet.Linux.Userfaultfd;
+using Microsoft.Extensions.DependencyInjection;
 
 namespace Fleet.HostAgent.Tests;
 
@@ -98,6 +100,35 @@ public sealed class GateAgentTests : GateAgentFixture
         await TestAgent.UntilAsync(() => agent.Spool.Count > 0);
         Assert.Equal([(AgentReport.Lifted, 5L)], agent.Spool.Peek(10).Select(report => (report.Kind, report.PlacementEpoch ?? 0)));
         Assert.Equal(Errno.EFAULT, Guest.Read(30).Error);
+    }
+
+    /// <summary>A memory error of the target comes while its VMM declares the stream's holes: neither may push the other out of the set.</summary>
+    [Fact]
+    [Trait("Invariant", "IT")]
+    public async Task Target_HolesDeclaredWhileAMemoryErrorIsTaken_AreBothArmed()
+    {
+        await using var agent = await TestAgent.StartAsync(Root, Incoming(MigrationStates.Switching, null, 1, new PageKey(7, 12)));
+        using var channel = await HandOverAsync(agent, VmmStates.Incoming);
+        await TestAgent.UntilAsync(() => agent.Table.Find("vm-1")?.Status?.Reason == GateStatus.Staged);
+        var entry = agent.Table.Find("vm-1")!;
+        var attachment = entry.Attachment!;
+
+        await entry.Gate.WaitAsync(TestContext.Current.CancellationToken);
+        try
+        {
+            channel.SendState(VmmStates.Loaded, null, 0, new HandoffFrames(30, 32));
+            await TestAgent.UntilAsync(() => attachment.Channel?.State?.State == VmmStates.Loaded);
+            // Between the read and the write of whoever holds the gate nothing may change.
+            Assert.True(attachment.Undelivered.IsEmpty);
+            agent.Services.GetRequiredService<GateKeeper>().TakeIncomingPoison(attachment, FrameSet.Of([new PageKey(40, 12)]));
+        }
+        finally
+        {
+            entry.Gate.Release();
+        }
+
+        await TestAgent.UntilAsync(() => new long[] { 7, 30, 31, 40 }.All(Guest.HasMarker));
+        Assert.Equal([new FrameRange(30, 32), new FrameRange(40, 41)], attachment.Undelivered.Ranges);
     }
 
     [Fact]

@@ -236,7 +236,7 @@ internal sealed class GuestSubject : IAsyncDisposable
     {
         public bool Can(ZapMethod method) => method != ZapMethod.PunchHole;
 
-        public void Zap(ZapMethod method, IReadOnlyList<HostRange> ranges)
+        public void Zap(ZapMethod method, IReadOnlyList<HostRange> ranges, ZapBudget budget)
         {
             foreach (var range in ranges)
             {

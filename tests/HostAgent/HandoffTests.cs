@@ -118,6 +118,19 @@ public sealed class HandoffTests : IDisposable
     }
 
     [Fact]
+    public async Task Handoff_BlockingUserfaultfd_IsRefused()
+    {
+        await using var agent = await TestAgent.StartAsync(_root.FullName, TestAgent.Vm(_vmm, 1));
+        using var channel = await agent.ConnectAsync("vm-1");
+        _vmm.Userfaultfd.SetNonBlocking(false);
+
+        channel.SendHandoff(_vmm.Message(), _vmm.Descriptors);
+
+        Assert.Equal("blocking-userfaultfd", (await channel.ReceiveAsync())?.Code);
+        Assert.Null(agent.Table.Find("vm-1")!.Attachment);
+    }
+
+    [Fact]
     public async Task Handoff_HandshakeLeftToTheAgent_IsAccepted()
     {
         await using var agent = await TestAgent.StartAsync(_root.FullName, TestAgent.Vm(_vmm, 1, new PageKey(1, 12)));

@@ -20,12 +20,14 @@ internal sealed class TestVmm : IDisposable
     private readonly MemoryFile? _file;
 
     /// <param name="events">Features of the handshake besides those that the memory needs.</param>
-    public TestVmm(long bytes = 16 << 20, string vm = "vm-1", MemoryClass memory = MemoryClass.Memfd, UffdFeatures events = UffdFeatures.None)
+    /// <param name="file">Guest memory's file of this length, instead of a new memfd; disposed with the VMM.</param>
+    public TestVmm(
+        long bytes = 16 << 20, string vm = "vm-1", MemoryClass memory = MemoryClass.Memfd, UffdFeatures events = UffdFeatures.None, MemoryFile? file = null)
     {
         (Vm, Bytes) = (vm, bytes);
         var huge = memory is MemoryClass.Hugetlb or MemoryClass.HugetlbPrivate;
         RegionPageBytes = huge ? 2 << 20 : PageBytes;
-        _file = memory is MemoryClass.Memfd or MemoryClass.Hugetlb ? MemoryFile.Create("fleet-test-guest", bytes, huge) : null;
+        _file = file ?? (memory is MemoryClass.Memfd or MemoryClass.Hugetlb ? MemoryFile.Create("fleet-test-guest", bytes, huge) : null);
         Memory = _file is null ? MemoryMapping.MapAnonymous(bytes, huge) : MemoryMapping.MapShared(_file.Descriptor, 0, bytes);
         Userfaultfd = UserfaultfdHandle.Create();
         Userfaultfd.Handshake(events | UffdFeatures.Poison | (huge

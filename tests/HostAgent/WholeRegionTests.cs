@@ -155,6 +155,48 @@ public sealed class WholeRegionTests : IDisposable
         Assert.Equal((Errno.None, (byte)0), await read.WaitAsync(TimeSpan.FromSeconds(60), TestContext.Current.CancellationToken));
     }
 
+    /// <summary>A first access is about to be answered with zeros when its page is armed: the answer must not come after the marker, which it would replace.</summary>
+    [Fact]
+    [Trait("Invariant", "I1")]
+    public async Task Arm_WhileAFirstAccessToThePageIsAnswered_LeavesTheMarker()
+    {
+        var frames = FrameSet.Of([new PageKey(10, 12)]);
+        using var pidfd = Pidfd.Open(Environment.ProcessId);
+        var attachment = new Attachment("vm-1", 1, ProcessIdentity.Of(Environment.ProcessId)!, pidfd, _vmm.Userfaultfd, _vmm.Userfaultfd.Number,
+            new GuestLayout([new GuestRegion(0, Bytes, _vmm.Memory.Address, TestVmm.PageBytes, GuestBacking.OfFile(_vmm.File, _vmm.File.Descriptor.Number, 0))]))
+        {
+            WholeRegions = true,
+        };
+        _vmm.Userfaultfd.Register(_vmm.Memory.Address, (ulong)Bytes, UffdRegisterMode.Missing | UffdRegisterMode.Minor);
+        var read = Task.Run(() => _vmm.Read(10), TestContext.Current.CancellationToken);
+        await TestAgent.UntilAsync(() => UffdPending() > 0);
+        var events = new UffdEvent[16];
+        var count = _vmm.Userfaultfd.ReadEvents(events);
+        IReadOnlyList<ArmFailure>? failures = null;
+        var arming = new Thread(() =>
+        {
+            attachment.Trapped = frames;
+            failures = Enforcer.Arm(attachment, frames);
+        });
+        var handler = new FaultHandler(attachment, () => { })
+        {
+            Decided = () =>
+            {
+                arming.Start();
+                // As far as it comes: to its end, or to where it must wait for the answer.
+                SpinWait.SpinUntil(() => (arming.ThreadState & (ThreadState.Stopped | ThreadState.WaitSleepJoin)) != 0, TimeSpan.FromSeconds(15));
+            },
+        };
+
+        handler.Handle(events.AsSpan(0, count));
+        arming.Join();
+        await read.WaitAsync(TimeSpan.FromSeconds(30), TestContext.Current.CancellationToken);
+
+        Assert.Empty(failures!);
+        Assert.True(_vmm.HasMarker(10));
+        Assert.Equal(Errno.EFAULT, _vmm.Read(10).Error);
+    }
+
     public void Dispose()
     {
         _vmm.Dispose();

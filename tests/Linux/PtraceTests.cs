@@ -11,6 +11,10 @@ namespace Fleet.Linux.Tests;
 public sealed class PtraceTests
 {
     private const int SIGRTMIN = 34;
+
+    // Beside the number of system call stops after which a tracer dies: between the two steps before the first, and after the last.
+    private const int InPrepare = -1;
+    private const int InRestore = 3;
     private const long SYS_getpid = 39;
     private const int SIGKILL = 9;
     private const int SIGCONT = 18;
@@ -124,18 +128,24 @@ public sealed class PtraceTests
 
     /// <summary>
     /// The tracer dies at the worst moments. The kernel then lets the thread run on as it is (a thread's end is to it what a process's is); it
-    /// makes its call and finds back by itself. A sleep ends early, with EINTR, as after any signal.
+    /// makes its call and finds back by itself, with the signals blocked that it had blocked. A sleep ends early, with EINTR, as after any signal.
     /// </summary>
     [Theory]
     [Trait("Invariant", "I6")]
+    [InlineData("ppoll", InPrepare)]
     [InlineData("ppoll", 0)]
     [InlineData("ppoll", 1)]
     [InlineData("ppoll", 2)]
+    [InlineData("ppoll", InRestore)]
+    [InlineData("futex", InPrepare)]
     [InlineData("futex", 1)]
+    [InlineData("futex", InRestore)]
     [InlineData("sleep", 1)]
+    [InlineData("spin", InPrepare)]
     [InlineData("spin", 0)]
     [InlineData("spin", 1)]
     [InlineData("spin", 2)]
+    [InlineData("spin", InRestore)]
     public async Task TracerDies_AfterTheRegistersWereSet_TheThreadGoesOnAsIfNothingHadBeen(string mode, int systemCallStops)
     {
         const int rounds = 30;
@@ -156,16 +166,23 @@ public sealed class PtraceTests
                 var site = CallSite.Find(target.Pid);
                 Assert.NotNull(site.SignalReturn);
                 var stopped = new StoppedThread(thread, target.Pid, site);
-                stopped.Prepare(SYS_getpid, []);
+                stopped.Between = systemCallStops == InPrepare ? Die : null;
+                Until(() => stopped.Prepare(SYS_getpid, []));
                 pidfd.SendSignal(SIGRTMIN);
-                for (var i = 0; i < systemCallStops; i++)
+                for (var i = 0; i < Math.Min(systemCallStops, 2); i++)
                 {
                     stopped.RunToSystemCall();
+                }
+
+                if (systemCallStops == InRestore)
+                {
+                    stopped.Between = Die;
+                    Until(stopped.Restore);
                 }
             });
             tracer.Start();
             tracer.Join();
-            await UntilAsync(() => TracerOf(target.Pid) == 0 && StateOf(target.Pid) is 'S' or 'R');
+            await UntilAsync(() => TracerOf(target.Pid) == 0 && StateOf(target.Pid) is 'S' or 'R' && (BlockedIn(target.Pid) & ~(1UL << (SIGRTMIN - 1))) == 0);
         }
 
         var said = await target.FinishAsync();
@@ -347,6 +364,24 @@ public sealed class PtraceTests
         var stat = File.ReadAllText($"/proc/{pid}/stat");
         return stat[stat.LastIndexOf(')') + 2];
     }
+
+    private static void Die() => throw new OperationCanceledException("the tracer is killed here");
+
+    private static void Until(Action death)
+    {
+        try
+        {
+            death();
+        }
+        catch (OperationCanceledException)
+        {
+            // Its thread does no more with the target.
+        }
+    }
+
+    private static ulong BlockedIn(int pid) => ulong.Parse(
+        File.ReadLines($"/proc/{pid}/status").Single(line => line.StartsWith("SigBlk:", StringComparison.Ordinal)).AsSpan(7).Trim(),
+        System.Globalization.NumberStyles.AllowHexSpecifier, System.Globalization.CultureInfo.InvariantCulture);
 
     private static int TracerOf(int pid) =>
         int.Parse(File.ReadLines($"/proc/{pid}/status").Single(line => line.StartsWith("TracerPid:", StringComparison.Ordinal)).AsSpan(10).Trim(), System.Globalization.CultureInfo.InvariantCulture);

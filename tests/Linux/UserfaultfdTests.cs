@@ -139,6 +139,79 @@ public sealed class UserfaultfdTests : IDisposable
         Assert.Equal(2, errors);
     }
 
+    /// <summary>Another holder of the descriptor clears its flag: the thread that every VM's events go through must not wait in a read.</summary>
+    [Fact]
+    public async Task ReadEvents_DescriptorMadeBlocking_ReturnsAtOnce()
+    {
+        var uffd = Open();
+        Assert.True(uffd.IsNonBlocking);
+        uffd.SetNonBlocking(false);
+        Assert.False(uffd.IsNonBlocking);
+
+        var read = Task.Run(() => Record.Exception(() => Assert.Equal(0, uffd.ReadEvents(new UffdEvent[1]))), TestContext.Current.CancellationToken);
+
+        // Refused on kernels before 6.10, which cannot read it without waiting.
+        Assert.True(await read.WaitAsync(TimeSpan.FromSeconds(30), TestContext.Current.CancellationToken) is null or LinuxException { Errno: Errno.ENOTSUP });
+    }
+
+    /// <summary>One VM whose accesses never end: with more waiting than one read takes, the other's still have their turn in between.</summary>
+    [Fact]
+    public async Task EventLoop_DescriptorWithMoreEventsThanARead_LetsTheOthersHaveTheirTurn()
+    {
+        const int Many = 20;
+        var uffd = Open();
+        uffd.Register(Address(0), PageBytes, UffdRegisterMode.Missing);
+        using var file = MemoryFile.Create("fleet-test-busy", Many * PageBytes);
+        using var memory = MemoryMapping.MapShared(file.Descriptor, 0, Many * PageBytes);
+        using var busy = UserfaultfdHandle.Create();
+        busy.Handshake(UffdFeatures.MissingShmem);
+        busy.Register(memory.Address, Many * PageBytes, UffdRegisterMode.Missing);
+        var reads = Enumerable.Range(0, Many).Select(page => ReadAside(memory.Address + (ulong)(page * PageBytes))).ToList();
+        await UntilPendingAsync(busy, Many);
+
+        var order = new List<string>();
+        using var first = new ManualResetEventSlim();
+        using var mayGoOn = new ManualResetEventSlim();
+        using var loop = new UffdEventLoop(_ => order.Add("error"));
+        loop.Add(uffd, events => Serve("other", uffd, events));
+        loop.Add(busy, events =>
+        {
+            first.Set();
+            mayGoOn.Wait(TestContext.Current.CancellationToken);
+            Serve("busy", busy, events);
+        });
+        first.Wait(TestContext.Current.CancellationToken);
+        reads.Add(ReadAside(Address(0)));
+        await UntilPendingAsync(uffd, 1);
+        mayGoOn.Set();
+
+        Assert.All(await Task.WhenAll(reads), error => Assert.Equal(Errno.None, error));
+        loop.Remove(busy);
+        Assert.Equal(["busy", "other", "busy"], order);
+
+        void Serve(string name, UserfaultfdHandle from, ReadOnlySpan<UffdEvent> events)
+        {
+            order.Add(name);
+            foreach (var uffdEvent in events)
+            {
+                from.ZeroPage(uffdEvent.Address & ~(PageBytes - 1UL), PageBytes);
+            }
+        }
+    }
+
+    private static Task<Errno> ReadAside(ulong address) => Task.Factory.StartNew(
+        () => ProcessMemory.Read(Environment.ProcessId, address, new byte[1]), CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
+
+    private static async Task UntilPendingAsync(UserfaultfdHandle uffd, int count)
+    {
+        var started = System.Diagnostics.Stopwatch.GetTimestamp();
+        while (!File.ReadLines($"/proc/self/fdinfo/{uffd.Number}").Any(line => line.StartsWith("pending:", StringComparison.Ordinal) && line.AsSpan(8).Trim().SequenceEqual($"{count}")))
+        {
+            Assert.True(System.Diagnostics.Stopwatch.GetElapsedTime(started) < TimeSpan.FromSeconds(60), $"there are not {count} events waiting");
+            await Task.Delay(5, TestContext.Current.CancellationToken); // allowed: polling with a deadline
+        }
+    }
+
     [Fact]
     public void CopyContinueZeroPage_OnRegisteredHoles_MapWhatTheySay()
     {

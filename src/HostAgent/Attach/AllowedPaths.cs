@@ -10,6 +10,12 @@ namespace Fleet.HostAgent.Attach;
 /// </summary>
 public sealed class AllowedPaths(IOptions<AgentOptions> options)
 {
+    /// <summary>The path lies in no allowed folder, or the way to it leads through a link.</summary>
+    public const string NotAllowed = "path-not-allowed";
+
+    /// <summary>It would lie in one, but its folder is not there, or not yet.</summary>
+    public const string FolderMissing = "folder-missing";
+
     private readonly string[] _folders = [.. options.Value.AllowedPaths.Split(':', StringSplitOptions.RemoveEmptyEntries).Select(folder => folder.TrimEnd('/'))];
 
     public bool Allows(string path)
@@ -19,8 +25,12 @@ public sealed class AllowedPaths(IOptions<AgentOptions> options)
     }
 
     /// <summary>The place of a path, which the caller disposes; null when it lies in no allowed folder. The last part need not exist.</summary>
-    public AllowedPlace? Find(string path)
+    public AllowedPlace? Find(string path) => Find(path, out _);
+
+    /// <param name="whyNot">Where there is no place: <see cref="NotAllowed"/> or <see cref="FolderMissing"/>, which become reasons in the VM's status.</param>
+    public AllowedPlace? Find(string path, out string? whyNot)
     {
+        whyNot = NotAllowed;
         var parts = path.Split('/');
         if (parts is not ["", _, ..] || parts[^1].Length == 0 || parts.Any(part => part is "." or "..") || path.Contains('\0', StringComparison.Ordinal))
         {
@@ -28,26 +38,32 @@ public sealed class AllowedPaths(IOptions<AgentOptions> options)
         }
 
         var parent = path[..path.LastIndexOf('/')];
-        return _folders.Select(folder => Open(folder, parent)).OfType<FolderHandle>().Select(folder => new AllowedPlace(folder, parts[^1], path)).FirstOrDefault();
+        foreach (var allowed in _folders)
+        {
+            var isBelow = IsBelow(allowed, parent);
+            try
+            {
+                using var root = FolderHandle.Open(allowed.Length == 0 ? "/" : allowed);
+                // As it is set, and as the kernel calls it.
+                if (new[] { allowed, root.Location?.TrimEnd('/') }.FirstOrDefault(name => name is not null && IsBelow(name, parent)) is { } name)
+                {
+                    isBelow = true;
+                    var place = new AllowedPlace(root.OpenFolder(parent[name.Length..].Trim('/')), parts[^1], path);
+                    whyNot = null;
+                    return place;
+                }
+            }
+            catch (LinuxException exception)
+            {
+                // Not there, or the way to it leads elsewhere.
+                whyNot = isBelow && exception.Errno == Errno.ENOENT ? FolderMissing : whyNot;
+            }
+        }
+
+        return null;
     }
 
-    private static FolderHandle? Open(string allowed, string parent)
-    {
-        try
-        {
-            using var root = FolderHandle.Open(allowed.Length == 0 ? "/" : allowed);
-            // As it is set, and as the kernel calls it.
-            return new[] { allowed, root.Location?.TrimEnd('/') }
-                .Where(name => name is not null && (parent == name || parent.StartsWith(name + "/", StringComparison.Ordinal)))
-                .Select(name => root.OpenFolder(parent[name!.Length..].Trim('/')))
-                .FirstOrDefault();
-        }
-        catch (LinuxException)
-        {
-            // The folder is not there, or the way to it leads elsewhere.
-            return null;
-        }
-    }
+    private static bool IsBelow(string folder, string parent) => parent == folder || parent.StartsWith(folder + "/", StringComparison.Ordinal);
 }
 
 /// <summary>A name in a folder that is held open.</summary>

@@ -43,12 +43,28 @@ public sealed class Attachment : IDisposable
 
     public GuestLayout Layout { get; }
 
+    /// <summary>
+    /// Held by whoever answers an event, from the look at <see cref="Trapped"/> and <see cref="Healing"/> to the call, and while one of them
+    /// changes: once a page is trapped no answer is under way that took it for an ordinary one, and would replace its marker. Nobody does
+    /// more under it than that.
+    /// </summary>
+    public Lock Answering { get; } = new();
+
     /// <summary>Frames that may carry a marker or a trap now: journalled before any of them is armed.</summary>
     public FrameSet Trapped
     {
         get => _trapped;
-        set => _trapped = value;
+        set
+        {
+            lock (Answering)
+            {
+                _trapped = value;
+            }
+        }
     }
+
+    /// <summary>Accesses that wait because they could not be answered yet.</summary>
+    public UnansweredFaults Unanswered { get; } = new();
 
     /// <summary>How it came to be attached: one of <see cref="AttachKinds"/>.</summary>
     public string Kind { get; init; } = AttachKinds.Handoff;
@@ -57,7 +73,13 @@ public sealed class Attachment : IDisposable
     public FrameSet Healing
     {
         get => _healing;
-        set => _healing = value;
+        set
+        {
+            lock (Answering)
+            {
+                _healing = value;
+            }
+        }
     }
 
     /// <summary>
@@ -84,8 +106,15 @@ public sealed class Attachment : IDisposable
     /// <summary>Holes that the stream left: poisoned like the desired set, known there or not.</summary>
     public FrameSet Undelivered { get; set; } = FrameSet.Empty;
 
-    /// <summary>Frames of memory errors that were spooled as the VM's, until the desired set has them.</summary>
+    /// <summary>Frames of memory errors that are the VM's, from before their report is spooled until the desired set has them.</summary>
     public FrameSet Reported { get; set; } = FrameSet.Empty;
+
+    /// <summary>
+    /// Frames of memory errors whose report is in the spool as the VM's, until the desired set has them. What only <see cref="Reported"/> has
+    /// may have found the spool full, or its agent killed: it is reported when it is found again. Not in the journal: then a replay, which
+    /// changes nothing.
+    /// </summary>
+    public FrameSet Spooled { get; set; } = FrameSet.Empty;
 
     /// <summary>Frames of memory errors that were spooled as the host's alone, while this VMM was sealed.</summary>
     public FrameSet ToldSealed { get; set; } = FrameSet.Empty;

@@ -23,6 +23,7 @@ public sealed partial class Attachments : IDisposable
     private readonly ILogger<Attachments> _logger;
     private readonly UffdEventLoop _loop;
     private readonly ConcurrentDictionary<Attachment, HashSet<(string?, ulong)>> _bound = new();
+    private readonly ConcurrentDictionary<ProcessIdentity, string> _claims = new();
 
     public Attachments(AttachmentJournal journal, WorkSet work, DetectionQueue detection, AccessObserver observer, ILogger<Attachments> logger)
     {
@@ -74,6 +75,29 @@ public sealed partial class Attachments : IDisposable
         return _bound.FirstOrDefault(other => other.Key.Vm != vm && other.Value.Overlaps(files)).Key?.Vm;
     }
 
+    /// <summary>
+    /// Keeps a process for one VM while it is being attached as that VM; disposed afterwards, attached or not. For processes that do not say
+    /// themselves which VM they are: a clear of one VM would heal the page of the other.
+    /// </summary>
+    /// <returns>Null when it is another VM's already, or about to be.</returns>
+    public IDisposable? Claim(ProcessIdentity vmm, string vm, out string? holder)
+    {
+        holder = _claims.GetOrAdd(vmm, vm);
+        if (holder != vm)
+        {
+            return null;
+        }
+
+        holder = _bound.Keys.FirstOrDefault(other => other.Vm != vm && other.Vmm == vmm)?.Vm;
+        if (holder is not null)
+        {
+            _claims.TryRemove(vmm, out _);
+            return null;
+        }
+
+        return new ClaimedProcess(_claims, vmm);
+    }
+
     // All of one kind live on one file system.
     private static (string?, ulong) FileOf(FileDescriptor descriptor) => (descriptor.LinkTarget, FileDescriptorInfo.Inode(descriptor));
 
@@ -111,6 +135,11 @@ public sealed partial class Attachments : IDisposable
         _observer.Forget(attachment);
         _bound.TryRemove(attachment, out _);
         attachment.Dispose();
+    }
+
+    private sealed class ClaimedProcess(ConcurrentDictionary<ProcessIdentity, string> claims, ProcessIdentity vmm) : IDisposable
+    {
+        public void Dispose() => claims.TryRemove(vmm, out _);
     }
 
     [LoggerMessage(1201, LogLevel.Information, "VM {Vm} is attached: VMM process {Pid}")]

@@ -109,10 +109,10 @@ public sealed class HandoffConnection(
     private static void Bind(Attachment attachment, HandoffMessage message)
     {
         attachment.Channel = attachment.HasBarrier
-            ? new VmmChannel { State = new VmmState(VmmState.StateType, message.State ?? VmmStates.Failed, message.StreamTarget, message.Undelivered, LastEvent: message.LastEvent) }
+            ? new VmmChannel(attachment.Layout) { State = new VmmState(VmmState.StateType, message.State ?? VmmStates.Failed, message.StreamTarget, message.Undelivered, LastEvent: message.LastEvent) }
             : null;
         attachment.Zapper = message.Capabilities?.Contains(VmmCapabilities.Zaps) == true ? new VmmZapper() : null;
-        HandoffIncoming.TakeHoles(attachment, message.Undelivered);
+        HandoffIncoming.TakeHoles(attachment);
     }
 
     private void RequireFree(int pid)
@@ -164,7 +164,7 @@ public sealed class HandoffConnection(
 
                 if (channel is not null && ParseState(line.Span) is { } state)
                 {
-                    HandoffIncoming.TakeHoles(attachment, state.Undelivered);
+                    // What it says is taken in at the next look, under the gate.
                     channel.State = state;
                     work.Add(entry.Vm);
                     continue;

@@ -1,6 +1,5 @@
 using Fleet.Contracts.Agents;
 using Fleet.Contracts.Handoff;
-using Fleet.HostAgent.Enforce;
 
 namespace Fleet.HostAgent.Attach;
 
@@ -24,15 +23,12 @@ public static class HandoffIncoming
             : throw new HandoffRejectedException("no-migration", "the VMM waits for a stream, but no migration to this host is under way; it hands over again later");
     }
 
-    /// <summary>The holes that the stream left; they only grow in the life of a process.</summary>
-    public static void TakeHoles(Attachment attachment, IReadOnlyList<HandoffFrames>? undelivered)
+    /// <summary>Adds the holes that the stream left to what is poisoned. Call with the entry's gate held: memory errors are added there too.</summary>
+    public static void TakeHoles(Attachment attachment)
     {
-        if (attachment.IncomingFor is not null && undelivered is { Count: > 0 })
+        if (attachment.IncomingFor is not null && attachment.Channel is { } channel)
         {
-            var holes = FrameSet.Of(undelivered.Select(range => new FrameRange(range.Start, range.End)));
-            var inMemory = FrameSet.Of(holes.Ranges.SelectMany(attachment.Layout.Locate)
-                .Select(part => new FrameRange(part.FirstFrame, part.FirstFrame + (part.Bytes >> Contracts.FrameMath.FrameShift))));
-            attachment.Undelivered = attachment.Undelivered.Union(inMemory);
+            attachment.Undelivered = attachment.Undelivered.Union(channel.Holes);
         }
     }
 }

@@ -32,6 +32,11 @@ public static class HandoffOpener
         var userfaultfd = new UserfaultfdHandle(descriptors[0]);
         var layout = new GuestLayout([.. message.Regions.Select(region => ToRegion(region, descriptors))]);
         RequireNumbers(message, pidfd, descriptors);
+        if (!userfaultfd.IsNonBlocking)
+        {
+            throw new HandoffRejectedException("blocking-userfaultfd", "the userfaultfd must be made with O_NONBLOCK: the kernel tells of no event on another");
+        }
+
         RequireMapped(layout, message.VmmPid);
         RequireFeatures(userfaultfd, layout);
         var bound = boundMemoryInstance(desired.Vm, vmm);

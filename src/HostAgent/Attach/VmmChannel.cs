@@ -8,13 +8,14 @@ namespace Fleet.HostAgent.Attach;
 /// What is said to a VMM with a barrier on one connection, and what it said last. Lines are queued, so that whoever decides never
 /// waits for a VMM; each command is sent once.
 /// </summary>
-public sealed class VmmChannel
+public sealed class VmmChannel(GuestLayout layout)
 {
     private readonly Channel<AgentLine> _lines = Channel.CreateUnbounded<AgentLine>(new UnboundedChannelOptions { SingleReader = true });
     private readonly Lock _lock = new();
     private long _sequence;
     private string? _command;
     private VmmState? _state;
+    private FrameSet _holes = FrameSet.Empty;
     private FrameSet? _skipped;
 
     /// <summary>The newest state; null before the first.</summary>
@@ -33,6 +34,19 @@ public sealed class VmmChannel
             lock (_lock)
             {
                 _state = value;
+                _holes = _holes.Union(InMemory(value?.Undelivered ?? []));
+            }
+        }
+    }
+
+    /// <summary>The holes that the stream left, as all states so far told them: they only grow in the life of a process.</summary>
+    public FrameSet Holes
+    {
+        get
+        {
+            lock (_lock)
+            {
+                return _holes;
             }
         }
     }
@@ -75,6 +89,11 @@ public sealed class VmmChannel
             await writer.SendAsync(line, cancellationToken);
         }
     }
+
+    private FrameSet InMemory(IReadOnlyList<HandoffFrames> undelivered) => FrameSet.Of(
+        FrameSet.Of(undelivered.OfType<HandoffFrames>().Select(range => new FrameRange(range.Start, range.End))).Ranges
+            .SelectMany(layout.Locate)
+            .Select(part => part.Frames));
 
     private void Command(string command)
     {

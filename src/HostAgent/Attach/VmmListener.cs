@@ -6,11 +6,12 @@ using Microsoft.Extensions.Logging;
 namespace Fleet.HostAgent.Attach;
 
 /// <summary>The Unix socket on which one VM's VMM hands over; mode 0600. Owns the place.</summary>
-public sealed partial class VmmListener(string vm, AllowedPlace place, Func<Socket, CancellationToken, Task> serve, ILogger logger)
+public sealed partial class VmmListener(string vm, AllowedPlace place, Func<Socket, CancellationToken, Task> serve, TimeProvider time, ILogger logger)
 {
     // A VMM needs one connection, and a second while it replaces a broken one.
     private const int MostConnections = 4;
     private const string Unfinished = ".new";
+    private static readonly TimeSpan Pause = TimeSpan.FromSeconds(1);
 
     private string Path => place.Folder.PathOf(place.Name);
 
@@ -26,7 +27,7 @@ public sealed partial class VmmListener(string vm, AllowedPlace place, Func<Sock
         {
             while (true)
             {
-                var socket = await listener.AcceptAsync(cancellationToken);
+                var socket = await AcceptAsync(listener, cancellationToken);
                 connections.RemoveAll(connection => connection.IsCompleted);
                 if (connections.Count >= MostConnections)
                 {
@@ -48,6 +49,27 @@ public sealed partial class VmmListener(string vm, AllowedPlace place, Func<Sock
         }
     }
 
+    // Without a descriptor to spare none can be accepted now; the socket and the connections that are there stay.
+    private async Task<Socket> AcceptAsync(Socket listener, CancellationToken cancellationToken)
+    {
+        for (var failing = false; ; failing = true)
+        {
+            try
+            {
+                return await listener.AcceptAsync(cancellationToken);
+            }
+            catch (SocketException exception)
+            {
+                if (!failing)
+                {
+                    LogNotAccepted(exception, vm);
+                }
+
+                await Task.Delay(Pause, time, cancellationToken); // allowed: pace of retries
+            }
+        }
+    }
+
     private Socket Bind()
     {
         RequireFree(place.Name);
@@ -56,11 +78,19 @@ public sealed partial class VmmListener(string vm, AllowedPlace place, Func<Sock
         var unfinished = Path + Unfinished;
         File.Delete(unfinished);
         var listener = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
-        listener.Bind(new UnixDomainSocketEndPoint(unfinished));
-        File.SetUnixFileMode(unfinished, UnixFileMode.UserRead | UnixFileMode.UserWrite);
-        listener.Listen(MostConnections);
-        File.Move(unfinished, Path, overwrite: true);
-        return listener;
+        try
+        {
+            listener.Bind(new UnixDomainSocketEndPoint(unfinished));
+            File.SetUnixFileMode(unfinished, UnixFileMode.UserRead | UnixFileMode.UserWrite);
+            listener.Listen(MostConnections);
+            File.Move(unfinished, Path, overwrite: true);
+            return listener;
+        }
+        catch
+        {
+            listener.Dispose();
+            throw;
+        }
     }
 
     // The control plane names it: a disk image or another program's socket of that name must not be replaced. A socket on which nobody
@@ -114,6 +144,9 @@ public sealed partial class VmmListener(string vm, AllowedPlace place, Func<Sock
 
     [LoggerMessage(1221, LogLevel.Information, "VM {Vm}: waiting for its VMM on {Path}")]
     private partial void LogListening(string vm, string path);
+
+    [LoggerMessage(2330, LogLevel.Error, "VM {Vm}: a connection of its VMM could not be accepted; it is tried again")]
+    private partial void LogNotAccepted(Exception exception, string vm);
 
     [LoggerMessage(1222, LogLevel.Error, "A connection of VM {Vm}'s VMM ended with a defect")]
     private partial void LogFailed(Exception exception, string vm);

@@ -1,5 +1,6 @@
 using System.Threading.Channels;
 using Fleet.Contracts.Vms;
+using Fleet.HostAgent.ControlPlane;
 using Fleet.HostAgent.Options;
 using Fleet.HostAgent.Reconcile;
 using Fleet.Linux;
@@ -13,7 +14,7 @@ namespace Fleet.HostAgent.Attach;
 /// <summary>Keeps one listening socket for each VM on this host that attaches by handoff.</summary>
 public sealed partial class VmmListeners(
     VmTable table, DesiredState desired, AllowedPaths allowed, IOptions<AgentOptions> options,
-    IServiceProvider services, ILogger<VmmListeners> logger) : BackgroundService
+    IServiceProvider services, TimeProvider time, ILogger<VmmListeners> logger) : BackgroundService
 {
     private readonly Dictionary<string, (string Path, CancellationTokenSource Stop, Task Run)> _running = new(StringComparer.Ordinal);
     private readonly Channel<bool> _changed = Channel.CreateBounded<bool>(new BoundedChannelOptions(1) { FullMode = BoundedChannelFullMode.DropWrite });
@@ -47,18 +48,10 @@ public sealed partial class VmmListeners(
         var wanted = new Dictionary<string, string>(StringComparer.Ordinal);
         foreach (var entry in table.All)
         {
-            if (entry.Desired is not { Attach.Kind: AttachKinds.Handoff } vm)
+            if (entry.Desired is { Attach.Kind: AttachKinds.Handoff } vm)
             {
-                continue;
+                wanted[entry.Vm] = vm.Attach.Socket ?? Path.Combine(options.Value.VmmSockets, $"{entry.Vm}.sock");
             }
-
-            if (vm.Attach.Socket is { } named && !allowed.Allows(named))
-            {
-                LogNotAllowed(entry.Vm, named);
-                continue;
-            }
-
-            wanted[entry.Vm] = vm.Attach.Socket ?? Path.Combine(options.Value.VmmSockets, $"{entry.Vm}.sock");
         }
 
         return wanted;
@@ -85,31 +78,72 @@ public sealed partial class VmmListeners(
     }
 
     // The folder of the agent's own sockets is its own choice; all others the control plane's.
-    private AllowedPlace? PlaceOf(string path) => Path.GetDirectoryName(path) == Path.TrimEndingDirectorySeparator(options.Value.VmmSockets)
-        ? new AllowedPlace(FolderHandle.Open(options.Value.VmmSockets), Path.GetFileName(path), path)
-        : allowed.Find(path);
+    private AllowedPlace? PlaceOf(string path, out string? whyNot)
+    {
+        whyNot = null;
+        return Path.GetDirectoryName(path) == Path.TrimEndingDirectorySeparator(options.Value.VmmSockets)
+            ? new AllowedPlace(FolderHandle.Open(options.Value.VmmSockets), Path.GetFileName(path), path)
+            : allowed.Find(path, out whyNot);
+    }
 
+    // Again and again: the folder may come later than the VM, and whoever has the name, or the descriptors, may let go of them.
     private async Task RunAsync(string vm, string path, CancellationToken cancellationToken)
     {
         var entry = table.GetOrAdd(vm);
+        var backoff = new Backoff();
+        string? said = null;
         try
         {
-            // Found again: what Wanted looked at may have been replaced.
-            var place = PlaceOf(path) ?? throw new IOException($"{path} is not in an allowed folder any more");
-            await new VmmListener(
-                vm, place,
-                (socket, token) => ActivatorUtilities.CreateInstance<HandoffConnection>(services, entry).RunAsync(socket, token),
-                logger).RunAsync(cancellationToken);
+            while (true)
+            {
+                var problem = await ListenAsync(entry, path, said, cancellationToken);
+                cancellationToken.ThrowIfCancellationRequested();
+                said = problem;
+                await Task.Delay(backoff.Next(), time, cancellationToken); // allowed: backoff between attempts
+            }
         }
-        catch (Exception exception) when (exception is IOException or System.Net.Sockets.SocketException or UnauthorizedAccessException or ArgumentException or LinuxException)
+        catch (OperationCanceledException)
         {
-            LogCannotListen(exception, vm, path);
+            // The agent stops, or the VM no longer concerns this host.
         }
     }
 
-    [LoggerMessage(1231, LogLevel.Warning, "VM {Vm}: the control plane names the socket {Path}, which lies in no folder of Agent:AllowedPaths; the VM cannot be attached")]
-    private partial void LogNotAllowed(string vm, string path);
+    /// <param name="said">The problem of the attempt before: it is logged once.</param>
+    /// <returns>Why nobody listens; null when it ended because it was cancelled.</returns>
+    private async Task<string?> ListenAsync(VmEntry entry, string path, string? said, CancellationToken cancellationToken)
+    {
+        try
+        {
+            if (PlaceOf(path, out var whyNot) is not { } place)
+            {
+                if (said != whyNot)
+                {
+                    LogNotAllowed(entry.Vm, path, whyNot!);
+                }
 
-    [LoggerMessage(1232, LogLevel.Error, "VM {Vm}: cannot listen on {Path}")]
+                return whyNot;
+            }
+
+            await new VmmListener(
+                entry.Vm, place,
+                (socket, token) => ActivatorUtilities.CreateInstance<HandoffConnection>(services, entry).RunAsync(socket, token),
+                time, logger).RunAsync(cancellationToken);
+            return null;
+        }
+        catch (Exception exception) when (exception is IOException or System.Net.Sockets.SocketException or UnauthorizedAccessException or ArgumentException or LinuxException)
+        {
+            if (said != exception.Message)
+            {
+                LogCannotListen(exception, entry.Vm, path);
+            }
+
+            return exception.Message;
+        }
+    }
+
+    [LoggerMessage(1231, LogLevel.Warning, "VM {Vm}: the control plane names the socket {Path}, which lies in no folder of Agent:AllowedPaths that is there ({Code}); the VM cannot be attached, and it is tried again")]
+    private partial void LogNotAllowed(string vm, string path, string code);
+
+    [LoggerMessage(1232, LogLevel.Error, "VM {Vm}: cannot listen on {Path}; it is tried again")]
     private partial void LogCannotListen(Exception exception, string vm, string path);
 }

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Threading.Channels;
 using Fleet.Contracts.Handoff;
 using Fleet.HostAgent.Enforce;
@@ -28,11 +29,11 @@ public sealed class VmmZapper : IZapper
         }
     }
 
-    public void Zap(ZapMethod method, IReadOnlyList<HostRange> ranges)
+    public void Zap(ZapMethod method, IReadOnlyList<HostRange> ranges, ZapBudget budget)
     {
         foreach (var chunk in ranges.Chunk(RangesPerLine))
         {
-            var answer = Ask(method, [.. chunk.Select(range => new HandoffFrames(range.Frames.Start, range.Frames.End))]);
+            var answer = Ask(method, budget, [.. chunk.Select(range => new HandoffFrames(range.Frames.Start, range.Frames.End))]);
             if (answer.Error is { } error)
             {
                 throw new LinuxException($"zap {EnforcementCell.NameOf(method)} in the VMM", Enum.TryParse<Errno>(error, out var errno) && errno != Errno.None ? errno : Errno.EIO);
@@ -40,13 +41,19 @@ public sealed class VmmZapper : IZapper
         }
     }
 
-    /// <summary>What the VMM answered; one that nobody waits for any more only shows that it answers again.</summary>
+    /// <summary>
+    /// What the VMM answered; one that nobody waits for any more only shows that it answers again. An answer to anything but the last line
+    /// is none.
+    /// </summary>
     public void Take(VmmZapped answer)
     {
         lock (_lock)
         {
-            _answer = answer;
-            Monitor.PulseAll(_lock);
+            if (answer.Sequence == _sequence)
+            {
+                _answer = answer;
+                Monitor.PulseAll(_lock);
+            }
         }
     }
 
@@ -69,15 +76,23 @@ public sealed class VmmZapper : IZapper
         }
     }
 
-    private VmmZapped Ask(ZapMethod method, IReadOnlyList<HandoffFrames> frames)
+    private VmmZapped Ask(ZapMethod method, ZapBudget budget, IReadOnlyList<HandoffFrames> frames)
     {
         lock (_lock)
         {
-            var sequence = ++_sequence;
+            var patience = budget.Left < Patience ? budget.Left : Patience;
+            if (patience <= TimeSpan.Zero || !Can(method))
+            {
+                throw new LinuxException("zap in the VMM", _closed ? Errno.ENOTCONN : Errno.ETIMEDOUT);
+            }
+
+            var (sequence, started) = (++_sequence, Stopwatch.GetTimestamp());
             _lines.Writer.TryWrite(new AgentLine(AgentLine.Zap, sequence, null, null, frames, EnforcementCell.NameOf(method)));
             while (!_closed && _answer?.Sequence != sequence)
             {
-                if (!Monitor.Wait(_lock, Patience))
+                // Woken or not: whatever the VMM sends, it does not get more time.
+                var left = patience - Stopwatch.GetElapsedTime(started);
+                if (left <= TimeSpan.Zero || !Monitor.Wait(_lock, left))
                 {
                     throw new LinuxException("zap in the VMM", Errno.ETIMEDOUT);
                 }

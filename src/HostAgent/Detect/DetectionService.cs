@@ -25,6 +25,9 @@ public sealed partial class DetectionService(
     private static readonly TimeSpan Interval = TimeSpan.FromMinutes(5);
     private static readonly TimeSpan CorrectedInterval = TimeSpan.FromMinutes(1);
 
+    /// <summary>For tests, on kernels that cannot poison a page by themselves.</summary>
+    internal Func<Attachment, IReadOnlyList<NativePage>> Find { get; set; } = NativePages.Find;
+
     protected override async Task ExecuteAsync(CancellationToken stoppingToken)
     {
         try
@@ -116,7 +119,7 @@ public sealed partial class DetectionService(
         IReadOnlyList<NativePage> found;
         try
         {
-            found = NativePages.Find(attachment);
+            found = Find(attachment);
             if (open.Any(frame => !found.Any(page => page.MayBe(frame))))
             {
                 found = [.. found, .. NativePages.FindUnmapped(attachment)];
@@ -153,7 +156,8 @@ public sealed partial class DetectionService(
 
     private List<AgentReport> Reports(VmEntry entry, Attachment attachment, List<NativePage> found, string? origin)
     {
-        var known = FrameSet.Of(entry.Desired?.Pages ?? []).Union(attachment.Reported).Union(attachment.Undelivered);
+        // Not what is merely noted as reported, or as a hole: its report may not be in the spool.
+        var known = FrameSet.Of(entry.Desired?.Pages ?? []).Union(attachment.Spooled);
         if (origin == PoisonOrigins.Sealed)
         {
             known = known.Union(attachment.ToldSealed);
@@ -164,11 +168,6 @@ public sealed partial class DetectionService(
         foreach (var page in fresh)
         {
             LogFound(entry.Vm, page.Frame, page.Shift, origin ?? "no barrier");
-        }
-
-        if (origin == PoisonOrigins.Sealed)
-        {
-            attachment.ToldSealed = attachment.ToldSealed.Union(FrameSet.Of(fresh));
         }
 
         return

@@ -45,6 +45,16 @@ public sealed class PoisonIntake(GateKeeper gate, HostFaults faults, ReportSpool
             return false;
         }
 
+        // Only now: a report that was refused is made again.
+        if (origin == PoisonOrigins.Sealed)
+        {
+            attachment.ToldSealed = attachment.ToldSealed.Union(FrameSet.Of(poison));
+        }
+        else
+        {
+            attachment.Spooled = attachment.Spooled.Union(FrameSet.Of(poison));
+        }
+
         faults.Told(found);
         return true;
     }

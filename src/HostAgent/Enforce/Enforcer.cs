@@ -21,10 +21,13 @@ public static class Enforcer
 
     /// <summary>Arms the frames, of huge pages the whole page, and verifies them.</summary>
     /// <param name="table">What may be done; null for what this kernel was seen to do.</param>
+    /// <param name="budget">For the VMM's part; null for a new one.</param>
     /// <returns>The frames that could not be armed, with the reason; empty when the kernel confirmed all of them.</returns>
     public static IReadOnlyList<ArmFailure> Arm(
-        Attachment attachment, FrameSet frames, EnforcementPolicy policy = EnforcementPolicy.Marker, EnforcementTable? table = null)
+        Attachment attachment, FrameSet frames, EnforcementPolicy policy = EnforcementPolicy.Marker, EnforcementTable? table = null,
+        ZapBudget? budget = null)
     {
+        budget ??= new ZapBudget(TimeProvider.System);
         attachment.Healing = FrameSet.Empty;
         var failures = new List<ArmFailure>();
         var parts = new List<HostRange>();
@@ -47,7 +50,7 @@ public static class Enforcer
         parts.RemoveAll(part => skipped.Contains(part.Frames));
         foreach (var region in parts.GroupBy(part => part.Region))
         {
-            failures.AddRange(Arm(attachment, region.Key, [.. region], policy, table ?? EnforcementTable.OfThisHost));
+            failures.AddRange(Arm(attachment, region.Key, [.. region], policy, table ?? EnforcementTable.OfThisHost, budget));
         }
 
         return failures;
@@ -73,9 +76,9 @@ public static class Enforcer
     }
 
     private static IEnumerable<ArmFailure> Arm(
-        Attachment attachment, GuestRegion region, IReadOnlyList<HostRange> parts, EnforcementPolicy policy, EnforcementTable table)
+        Attachment attachment, GuestRegion region, IReadOnlyList<HostRange> parts, EnforcementPolicy policy, EnforcementTable table, ZapBudget budget)
     {
-        var zap = new Zap(attachment, region, policy, table);
+        var zap = new Zap(attachment, region, policy, table, budget);
         if (zap.WhyNot is { } whyNot)
         {
             return Failures(parts, whyNot);
@@ -99,9 +102,30 @@ public static class Enforcer
         catch (LinuxException exception)
         {
             reason = Describe(exception);
+            left = region.Backing.File is null ? Rest(attachment, left, policy) : left;
         }
 
         return Failures(left, reason);
+    }
+
+    // Of a zap that the VMM ended half-way: what was done is marked, so that the next look has less to do. Private memory only: there is no
+    // other way for its entry to be empty than that the page is gone.
+    private static IReadOnlyList<HostRange> Rest(Attachment attachment, IReadOnlyList<HostRange> parts, EnforcementPolicy policy)
+    {
+        try
+        {
+            if (policy == EnforcementPolicy.Marker)
+            {
+                Mark(attachment, parts);
+            }
+
+            return [.. parts.SelectMany(part => MarkerVerifier.FindUnmarked(attachment, part, policy))];
+        }
+        catch (LinuxException)
+        {
+            // The VMM has ended, or cannot be looked at: nothing is claimed.
+            return parts;
+        }
     }
 
     private static IEnumerable<ArmFailure> Failures(IEnumerable<HostRange> parts, string reason) => parts.Select(part => new ArmFailure(part.Frames, reason));

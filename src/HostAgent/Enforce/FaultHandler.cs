@@ -11,14 +11,23 @@ namespace Fleet.HostAgent.Enforce;
 /// </summary>
 public sealed class FaultHandler(Attachment attachment, Action needsReconcile)
 {
+    /// <summary>For tests: between the look at what is trapped and the answer.</summary>
+    internal Action? Decided { get; init; }
+
+    /// <summary>One event that cannot be answered keeps none of the others waiting: an event is read once.</summary>
+    /// <exception cref="LinuxException">At the end: the last one that could not be answered. Its thread is woken at the next look.</exception>
     public void Handle(ReadOnlySpan<UffdEvent> events)
     {
+        LinuxException? failure = null;
         foreach (var uffdEvent in events)
         {
             switch (uffdEvent.Kind)
             {
+                case UffdEventKind.PageFault when attachment.Layout.PageAt(uffdEvent.Address) is { } page:
+                    failure = TryAnswer(page, uffdEvent.Minor) ?? failure;
+                    break;
                 case UffdEventKind.PageFault:
-                    Answer(uffdEvent);
+                    // Not of the guest: the VMM registered it for a purpose of its own.
                     break;
                 case UffdEventKind.Remove or UffdEventKind.Unmap or UffdEventKind.Remap:
                     // The VMM gave memory back, or put other memory in its place; markers in it may be gone.
@@ -27,20 +36,40 @@ public sealed class FaultHandler(Attachment attachment, Action needsReconcile)
                     break;
             }
         }
+
+        if (failure is not null)
+        {
+            throw failure;
+        }
     }
 
-    private void Answer(UffdEvent fault)
+    private LinuxException? TryAnswer(HostRange page, bool minor)
     {
-        if (attachment.Layout.PageAt(fault.Address) is not { } page)
+        try
         {
-            // Not of the guest: the VMM registered it for a purpose of its own.
-            return;
+            Answer(page, minor);
+            return null;
+        }
+        catch (LinuxException exception)
+        {
+            attachment.Unanswered.Add(page.HostVirtualAddress, (ulong)page.Bytes);
+            return exception;
+        }
+    }
+
+    private void Answer(HostRange page, bool minor)
+    {
+        string call;
+        UffdResult result;
+        lock (attachment.Answering)
+        {
+            (call, result) = Resolve(page, minor);
         }
 
-        var (call, result) = Resolve(page, fault.Minor);
-        if (result.Error is Errno.EEXIST or Errno.EAGAIN or Errno.ENOENT)
+        if (result.Error is Errno.EEXIST or Errno.EAGAIN or Errno.ENOENT || (minor && result.Error == Errno.EFAULT))
         {
-            // Resolved by somebody else, or a mapping change is under way: the thread retries its access and faults again if need be.
+            // Resolved by somebody else, a mapping change is under way, or the file has no page there any more: the thread retries its
+            // access and faults again if need be.
             attachment.Userfaultfd.Wake(page.HostVirtualAddress, (ulong)page.Bytes);
         }
         else if (!result.Succeeded)
@@ -52,7 +81,9 @@ public sealed class FaultHandler(Attachment attachment, Action needsReconcile)
     private (string Call, UffdResult Result) Resolve(HostRange page, bool minor)
     {
         var (address, bytes) = (page.HostVirtualAddress, (ulong)page.Bytes);
-        if (attachment.Trapped.Overlaps(page.Frames) && !attachment.Healing.Overlaps(page.Frames))
+        var isTrapped = attachment.Trapped.Overlaps(page.Frames) && !attachment.Healing.Overlaps(page.Frames);
+        Decided?.Invoke();
+        if (isTrapped)
         {
             needsReconcile();
             return ("UFFDIO_POISON", attachment.Userfaultfd.Poison(address, bytes));

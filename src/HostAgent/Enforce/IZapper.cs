@@ -28,6 +28,7 @@ public interface IZapper
     /// may wait, but not for long: other VMs wait with it.
     /// </summary>
     /// <param name="ranges">Ranges of the VMM's address space, in whole pages of their backing.</param>
+    /// <param name="budget">What may be spent on waiting; nothing is begun when it is used up.</param>
     /// <exception cref="Linux.LinuxException">It was not done, or not for all of them; its call and errno are reported as the reason.</exception>
-    void Zap(ZapMethod method, IReadOnlyList<HostRange> ranges);
+    void Zap(ZapMethod method, IReadOnlyList<HostRange> ranges, ZapBudget budget);
 }

@@ -7,11 +7,12 @@ namespace Fleet.HostAgent.Enforce;
 internal sealed class Zap
 {
     private readonly Attachment _attachment;
+    private readonly ZapBudget _budget;
     private readonly Queue<ZapMethod> _methods;
 
-    public Zap(Attachment attachment, GuestRegion region, EnforcementPolicy policy, EnforcementTable table)
+    public Zap(Attachment attachment, GuestRegion region, EnforcementPolicy policy, EnforcementTable table, ZapBudget budget)
     {
-        _attachment = attachment;
+        (_attachment, _budget) = (attachment, budget);
         var memory = EnforcementCell.ClassOf(region.Backing);
         var able = table.Methods(memory, policy)
             .Where(method => !attachment.WholeRegions || new EnforcementCell(memory, method, policy).AllowsWholeRegion)
@@ -54,7 +55,7 @@ internal sealed class Zap
             return;
         }
 
-        (_attachment.Zapper ?? throw new LinuxException("zap", Errno.ENOTCONN)).Zap(method, parts);
+        (_attachment.Zapper ?? throw new LinuxException("zap", Errno.ENOTCONN)).Zap(method, parts, _budget);
         if (method == ZapMethod.Remap)
         {
             // The registration stayed with the mapping that is gone; the markers came along.

@@ -10,6 +10,9 @@ public enum DesiredVerdict
     /// <summary>Older than what is known: a delayed or replayed view. It changes nothing (I3).</summary>
     Older,
 
+    /// <summary>It names a VM by what cannot be an id, and would be a path of this host's: it changes nothing.</summary>
+    Invalid,
+
     /// <summary>It does not follow from what is known, or its digest is wrong: the VM must be fetched whole.</summary>
     Refetch,
 }
@@ -17,7 +20,7 @@ public enum DesiredVerdict
 /// <summary>Which view of a VM's desired state replaces which. Pure.</summary>
 public static class DesiredRules
 {
-    /// <param name="known">Local state; null when the VM is new here.</param>
+    /// <param name="known">Local state, or what it was before the VM was removed; null when the VM is new here.</param>
     /// <param name="promised">Store epoch that this host has promised: views of older ones are refused for good.</param>
     public static DesiredVerdict Judge(DesiredVm? known, DesiredVm incoming, long promised = 0)
     {

@@ -1,3 +1,4 @@
+using Fleet.Contracts;
 using Fleet.Contracts.Agents;
 using Fleet.HostAgent.Restore;
 using Fleet.HostAgent.State;
@@ -50,11 +51,16 @@ public sealed partial class DesiredState(VmTable table, DesiredStore store, Stor
 
     public async Task<DesiredVerdict> AdoptAsync(DesiredVm desired, CancellationToken cancellationToken)
     {
+        if (IsInvalid(desired.Vm))
+        {
+            return DesiredVerdict.Invalid;
+        }
+
         var entry = table.GetOrAdd(desired.Vm);
         await entry.Gate.WaitAsync(cancellationToken);
         try
         {
-            return Take(entry, DesiredRules.Judge(entry.Desired, desired, promise.StoreEpoch), DesiredRules.Take(entry.Desired, desired));
+            return Take(entry, DesiredRules.Judge(entry.Newest, desired, promise.StoreEpoch), DesiredRules.Take(entry.Desired, desired));
         }
         finally
         {
@@ -64,6 +70,11 @@ public sealed partial class DesiredState(VmTable table, DesiredStore store, Stor
 
     public async Task<DesiredVerdict> ApplyAsync(DesiredDelta delta, CancellationToken cancellationToken)
     {
+        if (IsInvalid(delta.Vm))
+        {
+            return DesiredVerdict.Invalid;
+        }
+
         var entry = table.GetOrAdd(delta.Vm);
         await entry.Gate.WaitAsync(cancellationToken);
         try
@@ -106,11 +117,23 @@ public sealed partial class DesiredState(VmTable table, DesiredStore store, Stor
         MembershipChanged?.Invoke();
     }
 
+    // Ids become names of files and sockets here, and this agent is root.
+    private bool IsInvalid(string? vm)
+    {
+        if (ResourceId.IsValid(vm))
+        {
+            return false;
+        }
+
+        LogInvalid(vm);
+        return true;
+    }
+
     private DesiredVerdict Take(VmEntry entry, DesiredVerdict verdict, DesiredVm? desired)
     {
         if (verdict == DesiredVerdict.Older)
         {
-            LogOlder(entry.Vm, entry.Desired?.Generation ?? 0);
+            LogOlder(entry.Vm, entry.Newest?.Generation ?? 0);
         }
 
         if (verdict != DesiredVerdict.Adopt || desired is null || ReferenceEquals(desired, entry.Desired))
@@ -132,6 +155,9 @@ public sealed partial class DesiredState(VmTable table, DesiredStore store, Stor
 
     [LoggerMessage(1001, LogLevel.Information, "VM {Vm} no longer concerns this host; what is armed in its VMM stays armed")]
     private partial void LogRemoved(string vm);
+
+    [LoggerMessage(2331, LogLevel.Error, "The control plane sent a view of a VM whose id is none ({Vm}); it is refused")]
+    private partial void LogInvalid(string? vm);
 
     [LoggerMessage(1002, LogLevel.Debug, "An older view of VM {Vm} was ignored; generation {Generation} is known")]
     private partial void LogOlder(string vm, long generation);

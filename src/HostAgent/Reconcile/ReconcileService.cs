@@ -145,14 +145,19 @@ public sealed partial class ReconcileService(
         using var timer = new PeriodicTimer(TimeSpan.FromSeconds(1), time);
         while (await timer.WaitForNextTickAsync(cancellationToken))
         {
-            // While a migration is under way acknowledgements are repeated, and a VMM that ended is noticed at once.
-            foreach (var entry in table.All.Where(
-                entry => HasEnded(entry) || entry.Attachment?.TakeLook() == true || entry.Desired is { Migration: not null } or { ResetWanted: true }))
+            foreach (var entry in table.All.Where(IsDue))
             {
                 work.Add(entry.Vm);
             }
         }
     }
+
+    // While a migration is under way acknowledgements are repeated, and a VMM that ended is noticed at once. Accesses that could not be answered are
+    // looked after now, and not sooner, because they may fail again.
+    private static bool IsDue(VmEntry entry) =>
+        HasEnded(entry)
+        || (entry.Attachment is { } attachment && (attachment.TakeLook() || attachment.Unanswered.Any))
+        || entry.Desired is { Migration: not null } or { ResetWanted: true };
 
     private static bool HasEnded(VmEntry entry)
     {

@@ -21,8 +21,19 @@ public sealed class VmEntry(string vm)
     public DesiredVm? Desired
     {
         get => _desired;
-        set => (_desired, PlacementEpoch) = (value, value?.PlacementEpoch ?? PlacementEpoch);
+        set
+        {
+            // After a removal for its numbers alone.
+            Newest = value ?? (_desired is null ? Newest : _desired with { Pages = [] });
+            (_desired, PlacementEpoch) = (value, value?.PlacementEpoch ?? PlacementEpoch);
+        }
     }
+
+    /// <summary>
+    /// The last view that was taken in, without its pages once the VM concerns this host no more: a view from before it may still be on its
+    /// way, and would disarm what came later (I3).
+    /// </summary>
+    public DesiredVm? Newest { get; private set; }
 
     /// <summary>The newest that was known, also of a VM that no longer concerns this host: what still happens in its VMM is told under it.</summary>
     public long? PlacementEpoch { get; private set; }

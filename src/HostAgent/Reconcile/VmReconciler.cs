@@ -29,6 +29,8 @@ public sealed partial class VmReconciler(
             End(entry, ended);
         }
 
+        // Wanted here or not: whoever waits for a page gets another try.
+        entry.Attachment?.Unanswered.Wake(entry.Attachment.Userfaultfd);
         if (entry.Desired is not { } desired)
         {
             return;
@@ -70,6 +72,8 @@ public sealed partial class VmReconciler(
             return Reconciler.Unconfirmed(desired, EnforcementStates.Pending, GateStatus.Staged);
         }
 
+        // After the look at the state: its holes came with it.
+        HandoffIncoming.TakeHoles(attachment);
         try
         {
             return Reconciler.Status(desired, Carry(entry, desired, attachment), attachment.Layout.Regions.Any(region => region.IsHuge) ? attachment.Layout.ShiftAt : null);
@@ -98,6 +102,7 @@ public sealed partial class VmReconciler(
     {
         var known = FrameSet.Of(desired.Pages);
         attachment.Reported = attachment.Reported.Except(known);
+        attachment.Spooled = attachment.Spooled.Except(known);
         if (attachment.IncomingFor is null)
         {
             // What the grant united with the set is the set's from now on, and may be cleared there.
@@ -139,31 +144,38 @@ public sealed partial class VmReconciler(
         // database put back from a backup: it may have forgotten the page.
         var mayDisarm = attachment.IncomingFor is null && !desired.Quarantined && !promise.IsOlder(desired);
         var disarm = mayDisarm ? plan.Disarm : FrameSet.Empty;
-        if (!disarm.IsEmpty)
+        try
         {
-            failures.AddRange(Enforcer.Disarm(attachment, disarm));
-            LogDisarmed(entry.Vm, disarm.Frames);
+            if (!disarm.IsEmpty)
+            {
+                failures.AddRange(Enforcer.Disarm(attachment, disarm));
+                LogDisarmed(entry.Vm, disarm.Frames);
+            }
+
+            if (!plan.Arm.IsEmpty || !disarm.IsEmpty)
+            {
+                // The claim rests on a look at the whole set after the last change, not on the calls having succeeded.
+                var unmarked = MarkerVerifier.FindUnmarked(attachment, wanted, _policy);
+                failures.AddRange(unmarked.Except(FrameSet.Of(failures.Select(failure => failure.Range))).Ranges
+                    .Select(range => new ArmFailure(range, "marker-not-confirmed")));
+                entry.Confirmed = wanted.Except(unmarked);
+            }
+            else
+            {
+                entry.Confirmed = wanted;
+            }
+
+            if (failures.Count == 0)
+            {
+                Journal(attachment, mayDisarm ? wanted : plan.Trap);
+            }
+        }
+        finally
+        {
+            // However it ended: an access to a page that is still trapped is no longer answered with a page.
+            attachment.Healing = FrameSet.Empty;
         }
 
-        if (!plan.Arm.IsEmpty || !disarm.IsEmpty)
-        {
-            // The claim rests on a look at the whole set after the last change, not on the calls having succeeded.
-            var unmarked = MarkerVerifier.FindUnmarked(attachment, wanted, _policy);
-            failures.AddRange(unmarked.Except(FrameSet.Of(failures.Select(failure => failure.Range))).Ranges
-                .Select(range => new ArmFailure(range, "marker-not-confirmed")));
-            entry.Confirmed = wanted.Except(unmarked);
-        }
-        else
-        {
-            entry.Confirmed = wanted;
-        }
-
-        if (failures.Count == 0)
-        {
-            Journal(attachment, mayDisarm ? wanted : plan.Trap);
-        }
-
-        attachment.Healing = FrameSet.Empty;
         // Armed first: telling waits for the disk.
         losses.Tell(entry, attachment);
         return failures;

@@ -12,7 +12,7 @@ namespace Fleet.HostAgent.State;
 /// <param name="HasBarrier">The VMM takes part in the barrier.</param>
 /// <param name="IncomingFor">Migration for which the process was started, until its permit is used.</param>
 /// <param name="MayHaveRun">Its guest ran already when it was first attached.</param>
-/// <param name="Reported">Frames of memory errors that were spooled, until the desired set has them.</param>
+/// <param name="Reported">Frames of memory errors that are the VM's, from before their report is spooled until the desired set has them.</param>
 /// <param name="WholeRegions">All of its memory is registered, and not only what is armed.</param>
 /// <param name="Undelivered">Holes that the stream left, until the permit is used.</param>
 /// <param name="Kind">How it was attached: it says what can be done to the process without its help.</param>

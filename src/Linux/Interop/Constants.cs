@@ -9,6 +9,9 @@ internal static class Constants
     internal const int O_WRONLY = 1;
     internal const int O_NONBLOCK = 0x800;
     internal const int O_PATH = 0x200000;
+    internal const int F_GETFL = 3;
+    internal const int F_SETFL = 4;
+    internal const int RWF_NOWAIT = 8;
 
     /// <summary>Differs between x86-64 and arm64.</summary>
     internal static readonly int O_DIRECTORY = RuntimeInformation.ProcessArchitecture == Architecture.X64 ? 0x10000 : 0x4000;

@@ -26,6 +26,13 @@ internal static unsafe partial class Libc
     internal static partial nint read(int fd, void* buffer, nuint count);
 
     [LibraryImport(Library, SetLastError = true)]
+    internal static partial nint preadv2(int fd, IoVector* vectors, int count, long offset, int flags);
+
+    // Variadic in C; see syscall below.
+    [LibraryImport(Library, SetLastError = true)]
+    internal static partial int fcntl(int fd, int command, nint argument);
+
+    [LibraryImport(Library, SetLastError = true)]
     internal static partial nint write(int fd, void* buffer, nuint count);
 
     [LibraryImport(Library, SetLastError = true)]

@@ -11,6 +11,9 @@ internal sealed class StoppedThread
     private readonly CallSite _site;
     private readonly ulong _stack;
 
+    /// <summary>For tests: between the two steps of <see cref="Prepare"/> and of <see cref="Restore"/>, where this process can be killed too.</summary>
+    internal Action? Between { get; set; }
+
     /// <summary>
     /// Saves what is going to be changed, here and, as a signal frame below its stack, in the process itself: if this process is killed,
     /// the thread makes the call, returns to the frame, and goes on where it was.
@@ -35,12 +38,16 @@ internal sealed class StoppedThread
         }
     }
 
-    /// <summary>Makes the thread's next step the call.</summary>
+    /// <summary>
+    /// Makes the thread's next step the call. The registers come first: with them alone the thread makes the call and goes back by its signal
+    /// frame, and a signal in between runs its handler above that frame. Signals blocked without them nobody would ever unblock.
+    /// </summary>
     internal void Prepare(long number, ReadOnlySpan<ulong> arguments)
     {
+        _thread.SetRegisters(MachineX64.PrepareCall(_registers, _site.Instruction, _stack, number, arguments));
+        Between?.Invoke();
         // Signals that come from now on stay in the kernel's queue, with all that belongs to them.
         _thread.SetSignalMask(ulong.MaxValue);
-        _thread.SetRegisters(MachineX64.PrepareCall(_registers, _site.Instruction, _stack, number, arguments));
     }
 
     /// <summary>Runs to the call's entry, or from there to its exit. Waits for as long as the thread lives: before, its registers must not be put back.</summary>
@@ -68,8 +75,10 @@ internal sealed class StoppedThread
     {
         try
         {
-            _thread.SetRegisters(_registers);
+            // In this order for the same reason.
             _thread.SetSignalMask(_mask);
+            Between?.Invoke();
+            _thread.SetRegisters(_registers);
             _thread.Detach();
         }
         catch (LinuxException exception) when (exception.Errno == Errno.ESRCH)

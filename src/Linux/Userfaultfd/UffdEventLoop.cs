@@ -135,11 +135,12 @@ public sealed unsafe class UffdEventLoop : IDisposable
         {
             if ((revents & PollFd.POLLIN) == 0)
             {
-                // POLLERR: never initialised. POLLHUP, POLLNVAL: not pollable. It would spin.
+                // POLLERR: never initialised, or blocking. POLLHUP, POLLNVAL: not pollable. It would spin.
                 throw new LinuxException("poll userfaultfd", Errno.EBADF);
             }
 
-            for (int count; (count = handle.ReadEvents(events)) > 0;)
+            // Once: what is left is read in the next round, after the others had their turn.
+            if (handle.ReadEvents(events) is > 0 and var count)
             {
                 handler(events[..count]);
             }

@@ -24,6 +24,14 @@ public sealed unsafe class UserfaultfdHandle : IDisposable
 
     public int Number => _fd.Number;
 
+    /// <summary>
+    /// Whether a read returns at once when no event waits, and poll(2) works; the kernel answers POLLERR otherwise. The flag belongs to every
+    /// copy of the descriptor: whoever shared it can change it at any time.
+    /// </summary>
+    public bool IsNonBlocking => (Flags & Constants.O_NONBLOCK) != 0;
+
+    private int Flags => LinuxException.Check(Libc.fcntl(Number, Constants.F_GETFL, 0), "fcntl F_GETFL");
+
     public static bool IsUserfaultfd(FileDescriptor fd) => fd.LinkTarget == "anon_inode:[userfaultfd]";
 
     /// <summary>userfaultfd(2), close-on-exec and non-blocking, before the API handshake.</summary>
@@ -122,8 +130,15 @@ public sealed unsafe class UserfaultfdHandle : IDisposable
     {
         const int Most = 16;
         var messages = stackalloc UffdMessage[Most];
-        var want = Math.Min(events.Length, Most);
-        var bytes = Libc.read(Number, messages, (nuint)(want * sizeof(UffdMessage)));
+        var vector = new IoVector { Base = (nint)messages, Length = (nuint)(Math.Min(events.Length, Most) * sizeof(UffdMessage)) };
+        // Another process may have made the descriptor blocking since it was polled.
+        var bytes = Libc.preadv2(Number, &vector, 1, -1, Constants.RWF_NOWAIT);
+        if (bytes < 0 && LinuxException.LastError is Errno.ENOTSUP)
+        {
+            // Linux before 6.10. Between this look and the read the flag can still go, for whoever does nothing else.
+            bytes = IsNonBlocking ? Libc.read(Number, messages, vector.Length) : throw new LinuxException("read userfaultfd", Errno.ENOTSUP);
+        }
+
         if (bytes < 0)
         {
             var error = LinuxException.LastError;
@@ -138,6 +153,10 @@ public sealed unsafe class UserfaultfdHandle : IDisposable
 
         return count;
     }
+
+    /// <summary>For tests: what another holder of the descriptor may do.</summary>
+    internal void SetNonBlocking(bool nonBlocking) => LinuxException.Check(
+        Libc.fcntl(Number, Constants.F_SETFL, nonBlocking ? Flags | Constants.O_NONBLOCK : Flags & ~Constants.O_NONBLOCK), "fcntl F_SETFL");
 
     public void Dispose() => _fd.Dispose();
 

@@ -13,7 +13,7 @@ public sealed class InjectedZapper(ProcessIdentity vmm, Action<TimeSpan> onStopp
     public bool Can(ZapMethod method) => method == ZapMethod.DontNeed;
 
     /// <inheritdoc/>
-    public void Zap(ZapMethod method, IReadOnlyList<HostRange> ranges)
+    public void Zap(ZapMethod method, IReadOnlyList<HostRange> ranges, ZapBudget budget)
     {
         if (!Can(method))
         {
@@ -22,6 +22,12 @@ public sealed class InjectedZapper(ProcessIdentity vmm, Action<TimeSpan> onStopp
 
         foreach (var some in ranges.Chunk(RangesPerStop))
         {
+            // A call that blocks in the kernel is waited for by itself (RemoteCall), so that the budget is exceeded once at most.
+            if (budget.Left <= TimeSpan.Zero)
+            {
+                throw new Linux.LinuxException("madvise DONTNEED in the VMM", Linux.Errno.ETIMEDOUT);
+            }
+
             onStopped(RemoteCall.DontNeed(vmm, [.. some.Select(range => (range.HostVirtualAddress, (ulong)range.Bytes))]).Stopped);
         }
     }

@@ -17,7 +17,7 @@ namespace Fleet.HostAgent.Attach.Qemu;
 
 /// <summary>One VM's QEMU: connects to its QMP socket, attaches, and follows its events; again and again, for as long as the VM is here.</summary>
 public sealed partial class QemuConnection(
-    VmEntry entry, string socket, Attachments attachments, QemuOpener opener, GateKeeper gate, WorkSet work, ReportSpool spool, PoisonIntake intake,
+    VmEntry entry, string socket, AllowedPaths allowed, Attachments attachments, QemuOpener opener, GateKeeper gate, WorkSet work, ReportSpool spool, PoisonIntake intake,
     AccessObserver observer, QemuMeter meter,
     IOptions<AgentOptions> options, TimeProvider time, ILogger<QemuConnection> logger)
 {
@@ -52,7 +52,7 @@ public sealed partial class QemuConnection(
         var attached = false;
         try
         {
-            using var client = await QmpClient.ConnectAsync(socket, time, cancellationToken);
+            using var client = await ConnectAsync(cancellationToken);
             using var closed = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
             var evidence = new QemuEvidence(entry, Log(), spool, intake, observer, meter, time, logger);
             var reading = client.RunAsync(line => OnEvent(line, evidence), closed.Token);
@@ -92,6 +92,26 @@ public sealed partial class QemuConnection(
         return attached;
     }
 
+    // Each time anew: the folder may come later than the VM, and what was allowed may have been replaced. Nothing is followed on the way.
+    private async Task<QmpClient> ConnectAsync(CancellationToken cancellationToken)
+    {
+        using var place = allowed.Find(socket, out var whyNot) ?? throw new QemuRejectedException(
+            whyNot!, whyNot == AllowedPaths.FolderMissing ? $"the folder of {socket} is not there" : $"{socket} lies in no folder of Agent:AllowedPaths");
+        try
+        {
+            using var file = place.Folder.OpenSocket(place.Name);
+            return await QmpClient.ConnectAsync(file.ProcPath, time, cancellationToken, socket);
+        }
+        catch (LinuxException exception) when (exception.Errno is Errno.ELOOP or Errno.EXDEV)
+        {
+            throw new QemuRejectedException(AllowedPaths.NotAllowed, $"{socket} is a link");
+        }
+        catch (Exception exception) when (exception is LinuxException { Errno: Errno.ENOENT } or InvalidDataException)
+        {
+            throw new QemuRejectedException("qmp-unreachable", $"{socket}: {exception.Message}");
+        }
+    }
+
     private async Task AttachAsync(QmpClient client, CancellationToken cancellationToken)
     {
         var ram = await QemuRam.QueryAsync(client, cancellationToken);
@@ -123,6 +143,9 @@ public sealed partial class QemuConnection(
                     return;
                 }
             }
+
+            using var claim = attachments.Claim(vmm, entry.Vm, out var holder)
+                ?? throw new QemuRejectedException("already-attached", $"QEMU process {vmm.Pid} is VM {holder}'s");
 
             // On a thread of its own: the process is stopped and asked by system calls.
             var opened = await Task.Run(() => opener.Open(desired, ram, vmm, pidfd), cancellationToken);

@@ -3,13 +3,12 @@ using Fleet.Contracts.Vms;
 using Fleet.HostAgent.Reconcile;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Hosting;
-using Microsoft.Extensions.Logging;
 
 namespace Fleet.HostAgent.Attach.Qemu;
 
 /// <summary>Keeps one <see cref="QemuConnection"/> for each VM on this host that attaches by <c>qemu</c>.</summary>
-public sealed partial class QemuConnections(
-    VmTable table, DesiredState desired, AllowedPaths allowed, WorkSet work, IServiceProvider services, ILogger<QemuConnections> logger) : BackgroundService
+public sealed class QemuConnections(
+    VmTable table, DesiredState desired, IServiceProvider services) : BackgroundService
 {
     private readonly Dictionary<string, (string Path, CancellationTokenSource Stop, Task Run)> _running = new(StringComparer.Ordinal);
     private readonly Channel<bool> _changed = Channel.CreateBounded<bool>(new BoundedChannelOptions(1) { FullMode = BoundedChannelFullMode.DropWrite });
@@ -44,20 +43,9 @@ public sealed partial class QemuConnections(
         var wanted = new Dictionary<string, string>(StringComparer.Ordinal);
         foreach (var entry in table.All)
         {
-            if (entry.Desired is not { Attach: { Kind: AttachKinds.Qemu, QmpSocket: { } path } })
-            {
-                continue;
-            }
-
-            if (allowed.Allows(path))
+            if (entry.Desired is { Attach: { Kind: AttachKinds.Qemu, QmpSocket: { } path } })
             {
                 wanted[entry.Vm] = path;
-            }
-            else
-            {
-                LogNotAllowed(entry.Vm, path);
-                entry.NotAttached = "path-not-allowed";
-                work.Add(entry.Vm);
             }
         }
 
@@ -83,7 +71,4 @@ public sealed partial class QemuConnections(
             _running.Add(vm, (path, stop, ActivatorUtilities.CreateInstance<QemuConnection>(services, table.GetOrAdd(vm), path).RunAsync(stop.Token)));
         }
     }
-
-    [LoggerMessage(2140, LogLevel.Warning, "VM {Vm}: the control plane names the QMP socket {Path}, which lies in no folder of Agent:AllowedPaths; the VM cannot be attached")]
-    private partial void LogNotAllowed(string vm, string path);
 }

@@ -27,8 +27,9 @@ public sealed class QmpClient : IDisposable
     public UnixPeer Peer { get; private set; }
 
     /// <summary>Connects, and reads the greeting.</summary>
+    /// <param name="name">What messages call the socket; null for its path.</param>
     /// <exception cref="QemuRejectedException"><c>qmp-unreachable</c>; <c>qmp-busy</c>: another client holds the socket, so that QEMU says nothing.</exception>
-    public static async Task<QmpClient> ConnectAsync(string path, TimeProvider time, CancellationToken cancellationToken)
+    public static async Task<QmpClient> ConnectAsync(string path, TimeProvider time, CancellationToken cancellationToken, string? name = null)
     {
         var client = new QmpClient(time);
         try
@@ -44,7 +45,7 @@ public sealed class QmpClient : IDisposable
             // With its one client connected QEMU does not listen for others; once its queue is full the kernel says so.
             throw exception is SocketException { SocketErrorCode: SocketError.WouldBlock or SocketError.TryAgain }
                 ? Busy()
-                : new QemuRejectedException("qmp-unreachable", $"{path}: {exception.Message}");
+                : new QemuRejectedException("qmp-unreachable", $"{name ?? path}: {exception.Message}");
         }
         catch
         {
