@@ -14,7 +14,7 @@ namespace Fleet.Api.Tests;
 /// <summary>The verb as it is run: its words and its exit code.</summary>
 public sealed class MigrateVerbTests : IDisposable
 {
-    private const string Newest = "_Faults";
+    private const string Newest = "_Indexes";
     private readonly TempFolder _folder = new();
 
     [Fact]
