@@ -1,10 +1,17 @@
 using System.Net;
 using CsCheck;
+using Fleet.Api.Agents;
+using Fleet.Api.Pages;
+using Fleet.Api.Problems;
 using Fleet.Api.Tests.Support;
 using Fleet.Contracts;
 using Fleet.Contracts.Agents;
 using Fleet.Contracts.Faults;
 using Fleet.Contracts.Hits;
+using Fleet.Contracts.Pages;
+using Fleet.Data.Writing;
+using Microsoft.EntityFrameworkCore;
+using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Logging;
 
 namespace Fleet.Api.Tests;
@@ -237,6 +244,70 @@ public sealed class ReportTests
         Assert.Equal((lost.FirstAt, lost.LastAt), (payload.GetProperty("confirmedAt").GetDateTimeOffset(), payload.GetProperty("foundAt").GetDateTimeOffset()));
         Assert.Equal(vm.Generation, (await api.Admin.GetPagesAsync("vm-1")).Generation);
     }
+
+    /// <summary>The counts of one host fail neither those whose changes are committed with them nor any sum over them.</summary>
+    [Fact]
+    [Trait("Invariant", "I2")]
+    public async Task Counts_OfAnySize_FailNobodyInTheBatchAndNoSum()
+    {
+        await using var api = await ApiHost.StartAsync();
+        var (a, b) = (await (await api.EnrolAsync("host-a")).ClaimAsync(), await (await api.EnrolAsync("host-b")).ClaimAsync());
+        var vm = await api.Admin.CreateVmAsync("vm-a", "host-a");
+        await api.Admin.CreateVmAsync("vm-b", "host-b");
+        var at = TimeProvider.System.GetUtcNow().AddHours(-5);
+        var fault = TestAgent.Poison(3, vm, 6) with
+        {
+            Kind = AgentReport.Fault, Shift = null, FirstAt = at, LastAt = at, Count = long.MaxValue, MemoryFault = new MemoryFault(FaultKinds.Corrected, null, 77),
+        };
+        AgentReport[] spool =
+        [
+            TestAgent.Hit(1, vm, 7, long.MaxValue), TestAgent.Hit(2, vm, 7, long.MaxValue), fault, fault with { Sequence = 4, LastAt = at.AddHours(2) },
+        ];
+        var writer = api.Services.GetRequiredService<StoreWriter>();
+        var (gate, entered) = (new TaskCompletionSource(), new TaskCompletionSource());
+        using var stop = new CancellationTokenSource(TimeSpan.FromSeconds(60));
+        Task<Outcome<ReportsResult>>? reported = null;
+        Task<Outcome<AddPagesResult>>? added = null;
+        var view = new DesiredView();
+        await foreach (var (name, _) in b.StreamAsync(view, stop))
+        {
+            if (name == DesiredEvents.SnapshotEnd)
+            {
+                // Both queue up behind a command that holds the writer, and make one batch.
+                var blocker = writer.ExecuteAsync(
+                    async scope =>
+                    {
+                        entered.SetResult();
+                        await gate.Task;
+                        return scope.Revision;
+                    },
+                    stop.Token);
+                await entered.Task;
+                reported = writer.ExecuteAsync(scope => ReportCommand.ApplyAsync(scope, "host-a", new ReportsRequest(a.Incarnation, a.SpoolId, spool), "test"), stop.Token);
+                added = writer.ExecuteAsync(scope => PageCommands.AddAsync(scope, "vm-b", new AddPagesRequest([new PageReport(9, 12)], null), "test"), stop.Token);
+                gate.SetResult();
+                await blocker;
+            }
+            else if (name == DesiredEvents.Delta)
+            {
+                await stop.CancelAsync();
+            }
+        }
+
+        var result = (await reported!).Value!;
+        Assert.Equal((4, 0), (result.Applied, result.Rejected.Count));
+        Assert.Equal(1, (await added!).Value!.Added);
+        Assert.Equal(9, Assert.Single(view.Vms["vm-b"].Pages).Frame);
+        Assert.Equal(1L << 40, (await HitsAsync(api, "vm-a")).Single().Count);
+        Assert.Equal(1L << 41, (await SummaryAsync(api)).Items.Single().Corrected);
+
+        // As a database from before the limit holds them.
+        await writer.ExecuteAsync(scope => scope.Db.FaultHours.ExecuteUpdateAsync(set => set.SetProperty(row => row.Count, long.MaxValue)), CancellationToken.None);
+        Assert.Equal(1L << 41, (await SummaryAsync(api)).Items.Single().Corrected);
+    }
+
+    private static async Task<FaultSummary> SummaryAsync(ApiHost api) =>
+        await (await api.Admin.GetAsync(new Uri(Routes.FaultSummary, UriKind.Relative))).ReadAsync(FleetJson.Default.FaultSummary);
 
     private static async Task<IReadOnlyList<HitResource>> HitsAsync(ApiHost api, string vm) =>
         (await (await api.Admin.GetAsync(new Uri($"/v1/hits?vm={vm}&limit=1000", UriKind.Relative))).ReadAsync(FleetJson.Default.ItemListHitResource)).Items;

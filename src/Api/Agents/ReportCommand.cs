@@ -103,7 +103,7 @@ internal sealed class ReportCommand
                 continue;
             }
 
-            var report = ReportContent.InOrder(sent);
+            var report = ReportContent.Limit(sent);
             sound.Add(report);
             if (report.Kind == AgentReport.Fault)
             {

@@ -37,9 +37,13 @@ internal static partial class ReportContent
         return Name(errors);
     }
 
-    /// <summary>A host whose clock stepped back between the two has seen them all the same.</summary>
-    public static AgentReport InOrder(AgentReport report) =>
-        report.LastAt < report.FirstAt ? report with { FirstAt = report.LastAt, LastAt = report.FirstAt } : report;
+    /// <summary>As it counts: a host whose clock stepped back between the two times has seen them all the same, and no count is beyond all sums.</summary>
+    public static AgentReport Limit(AgentReport report) => report with
+    {
+        FirstAt = report.LastAt < report.FirstAt ? report.LastAt : report.FirstAt,
+        LastAt = report.LastAt < report.FirstAt ? report.FirstAt : report.LastAt,
+        Count = Math.Min(report.Count, Counts.Most),
+    };
 
     /// <summary>As much of what is in the way as can be shown: it is told for people to read.</summary>
     public static GateObstacle Cut(GateObstacle obstacle) => obstacle with

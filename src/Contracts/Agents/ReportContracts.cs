@@ -39,7 +39,7 @@ public sealed record ReportsRequest(
 /// For a coalesced hit the last time; for lost markers when they were found gone; otherwise as <paramref name="FirstAt"/>. Where it is before
 /// that, as when the host's clock stepped back, the two change places.
 /// </param>
-/// <param name="Count">Accesses, errors or lost markers this report stands for; 1 for all others.</param>
+/// <param name="Count">Accesses, errors or lost markers this report stands for; 1 for all others. More than 2^40 counts as 2^40.</param>
 /// <param name="Origin">For poison, where it arose, fixed when it was spooled: <c>held</c>, <c>sealed</c> or <c>incoming</c>.</param>
 /// <param name="Migration">For seal, lifted and renounced: the migration. Their epoch is <paramref name="PlacementEpoch"/>.</param>
 /// <param name="MemoryFault">For a fault: the error of this host's memory.</param>
