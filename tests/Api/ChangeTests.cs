@@ -104,6 +104,70 @@ public sealed class ChangeTests
     }
 
     [Fact]
+    [Trait("Invariant", "I7")]
+    public async Task Stream_OfATokenThatIsRevoked_EndsAtOnce()
+    {
+        await using var api = await ApiHost.StartAsync();
+        var (token, other) = (await TokenAsync(api, "read"), api.Client(await TokenAsync(api, "read")));
+        Assert.True(TokenText.TryGetId(token, out var id));
+        var after = 0L;
+        var revoked = await ReadToTheEndAsync(api, api.Client(token), async () =>
+        {
+            Assert.Equal(HttpStatusCode.NoContent, (await api.Admin.DeleteAsync(new Uri(Routes.Token(id), UriKind.Relative))).StatusCode);
+            after = (await api.Admin.CreateVmAsync("vm-1", null)).Version;
+        });
+
+        Assert.DoesNotContain(revoked.Changes, change => change.Revision >= after);
+        await (await api.Client(token).GetAsync(new Uri(Routes.Changes, UriKind.Relative))).ProblemAsync(HttpStatusCode.Unauthorized, "unauthenticated");
+
+        // Another one's goes on.
+        var feed = new ChangeFeed(after - 1);
+        using var patience = new CancellationTokenSource(TimeSpan.FromSeconds(60));
+        await foreach (var _ in feed.FollowAsync(other, cancellationToken: patience.Token))
+        {
+            break;
+        }
+
+        Assert.Equal(after, feed.Changes[0].Revision);
+    }
+
+    [Fact]
+    [Trait("Invariant", "I7")]
+    public async Task Stream_OfATokenThatExpires_EndsThen()
+    {
+        var time = new FakeTimeProvider(DateTimeOffset.UnixEpoch.AddYears(60));
+        await using var api = await ApiHost.StartAsync(time: time);
+        var made = await (await api.Admin.PostAsJsonAsync(Routes.Tokens, new TokenRequest("short", ["read"], "5s"), FleetJson.Default.TokenRequest))
+            .ReadAsync(FleetJson.Default.TokenCreated);
+        var after = 0L;
+        var expired = await ReadToTheEndAsync(api, api.Client(made.Token), async () =>
+        {
+            time.Advance(TimeSpan.FromSeconds(5));
+            after = (await api.Admin.CreateVmAsync("vm-1", null)).Version;
+        });
+
+        Assert.DoesNotContain(expired.Changes, change => change.Revision >= after);
+    }
+
+    /// <summary>Follows one stream from the present on, acts at its first event, and reads until the server ends it.</summary>
+    internal static async Task<ChangeFeed> ReadToTheEndAsync(ApiHost api, HttpClient client, Func<Task> act)
+    {
+        var feed = new ChangeFeed((await ListAsync(api.Admin, "?limit=1")).Revision);
+        using var patience = new CancellationTokenSource(TimeSpan.FromSeconds(60));
+        var events = 0;
+        await foreach (var item in feed.FollowAsync(client, cancellationToken: patience.Token))
+        {
+            if (events++ == 0)
+            {
+                Assert.Equal(ChangeEvents.Bookmark, item.EventType);
+                await act();
+            }
+        }
+
+        return feed;
+    }
+
+    [Fact]
     public async Task Stream_BrokenAndResumedUnderConcurrentWriters_SeesEveryRevisionOnceInOrder()
     {
         await using var api = await ApiHost.StartAsync(args: ["--Fleet:BookmarkInterval=00:00:01"]);
