@@ -57,8 +57,8 @@ public sealed class ApiHost : IAsyncDisposable
         StartAsync(new ApiHost(folder, time, null, args));
 
     /// <summary>With interceptors of the store's statements.</summary>
-    public static Task<ApiHost> StartWithAsync(Action<StoreOptions> store, params string[] args) =>
-        StartAsync(new ApiHost(null, null, store, args));
+    public static Task<ApiHost> StartWithAsync(Action<StoreOptions> store, TimeProvider? time = null) =>
+        StartAsync(new ApiHost(null, time, store, []));
 
     private static async Task<ApiHost> StartAsync(ApiHost host)
     {
