@@ -2,7 +2,7 @@ using Microsoft.Extensions.Logging;
 
 namespace Fleet.Data;
 
-/// <summary>Event ids 1000 to 1099.</summary>
+/// <summary>Event ids 1000 to 1099, and 2425.</summary>
 internal static partial class StoreLog
 {
     [LoggerMessage(1000, LogLevel.Error, "A batch of {Count} changes could not be committed; none of it is stored")]
@@ -17,4 +17,7 @@ internal static partial class StoreLog
     // Whether it is wanted is asked once for a batch.
     [LoggerMessage(1003, LogLevel.Information, "Change {Revision}: {Kind} of {Resource} by {Actor}", SkipEnabledCheck = true)]
     public static partial void Changed(ILogger logger, long revision, string kind, string resource, string actor);
+
+    [LoggerMessage(2425, LogLevel.Error, "What follows a commit failed; what was committed stays")]
+    public static partial void AfterCommitFailed(ILogger logger, Exception exception);
 }

@@ -98,9 +98,115 @@ public sealed class ChangeTests
         var seen = (await ListAsync(reader)).Items;
         var whole = (await ListAsync(api.Admin)).Items;
         Assert.Equal(whole.Select(change => change.Revision), seen.Select(change => change.Revision));
-        Assert.All(seen.Where(change => change.Kind is ChangeKinds.CredentialCreated or ChangeKinds.AgentEnrolled), change => Assert.Null(change.Data));
+        Assert.All(seen.Where(change => change.Kind is ChangeKinds.CredentialCreated or ChangeKinds.AgentEnrolled), change => Assert.Equal((null, null), (change.Reason, change.Data)));
         Assert.Contains(seen, change => change.Kind == ChangeKinds.HostClaimed && change.Data is not null);
         await (await agent.Client.GetAsync(new Uri(Routes.Changes, UriKind.Relative))).ProblemAsync(HttpStatusCode.Forbidden, "forbidden");
+    }
+
+    /// <summary>The names and scopes of tokens are in the reasons.</summary>
+    [Fact]
+    [Trait("Invariant", "I7")]
+    public async Task Changes_WithoutAdmin_NameNoTokenAndNoScope()
+    {
+        await using var api = await ApiHost.StartAsync();
+        var agent = await api.EnrolAsync("host-a");
+        var made = await (await api.Admin.PostAsJsonAsync(Routes.Tokens, new TokenRequest("payroll", ["pages:clear"]), FleetJson.Default.TokenRequest))
+            .ReadAsync(FleetJson.Default.TokenCreated);
+        var secret = TokenText.Create();
+        Assert.True(TokenText.TryGetId(secret, out var id));
+        var rotated = await agent.Client.PostAsJsonAsync(Routes.Credential("host-a"), new RotateRequest(id, TokenText.Hash(secret)), FleetJson.Default.RotateRequest);
+        Assert.Equal(HttpStatusCode.OK, rotated.StatusCode);
+        Assert.Equal(HttpStatusCode.NoContent, (await api.Admin.DeleteAsync(new Uri(Routes.Token(made.Id), UriKind.Relative))).StatusCode);
+        var last = (await api.Admin.CreateVmAsync("vm-1", null)).Version;
+        var reader = api.Client(await TokenAsync(api, "read"));
+        string[] hidden = [ChangeKinds.CredentialCreated, ChangeKinds.CredentialRotated, ChangeKinds.CredentialRevoked];
+
+        var whole = (await ListAsync(api.Admin)).Items.Where(change => change.Revision <= last).ToList();
+        Assert.All(hidden, kind => Assert.Contains(whole, change => change.Kind == kind && change.Reason is not null));
+        Assert.Contains(whole, change => change.Reason == "payroll: pages:clear");
+
+        var seen = (await ListAsync(reader)).Items.Where(change => change.Revision <= last).ToList();
+        var feed = new ChangeFeed((await ListAsync(reader)).Floor);
+        using var patience = new CancellationTokenSource(TimeSpan.FromSeconds(60));
+        await foreach (var _ in feed.FollowAsync(reader, cancellationToken: patience.Token))
+        {
+            if (feed.Last >= last)
+            {
+                break;
+            }
+        }
+
+        foreach (var changes in new[] { seen, feed.Changes.Where(change => change.Revision <= last).ToList() })
+        {
+            Assert.Equal(whole.Select(change => (change.Revision, change.Kind, change.Resource)), changes.Select(change => (change.Revision, change.Kind, change.Resource)));
+            Assert.All(
+                changes.Where(change => change.Kind.StartsWith("credential.", StringComparison.Ordinal) || change.Kind.StartsWith("join-token.", StringComparison.Ordinal)),
+                change => Assert.Equal((null, null), (change.Reason, change.Data)));
+        }
+    }
+
+    [Fact]
+    [Trait("Invariant", "I7")]
+    public async Task Stream_OfATokenThatIsRevoked_EndsAtOnce()
+    {
+        await using var api = await ApiHost.StartAsync();
+        var (token, other) = (await TokenAsync(api, "read"), api.Client(await TokenAsync(api, "read")));
+        Assert.True(TokenText.TryGetId(token, out var id));
+        var after = 0L;
+        var revoked = await ReadToTheEndAsync(api, api.Client(token), async () =>
+        {
+            Assert.Equal(HttpStatusCode.NoContent, (await api.Admin.DeleteAsync(new Uri(Routes.Token(id), UriKind.Relative))).StatusCode);
+            after = (await api.Admin.CreateVmAsync("vm-1", null)).Version;
+        });
+
+        Assert.DoesNotContain(revoked.Changes, change => change.Revision >= after);
+        await (await api.Client(token).GetAsync(new Uri(Routes.Changes, UriKind.Relative))).ProblemAsync(HttpStatusCode.Unauthorized, "unauthenticated");
+
+        // Another one's goes on.
+        var feed = new ChangeFeed(after - 1);
+        using var patience = new CancellationTokenSource(TimeSpan.FromSeconds(60));
+        await foreach (var _ in feed.FollowAsync(other, cancellationToken: patience.Token))
+        {
+            break;
+        }
+
+        Assert.Equal(after, feed.Changes[0].Revision);
+    }
+
+    [Fact]
+    [Trait("Invariant", "I7")]
+    public async Task Stream_OfATokenThatExpires_EndsThen()
+    {
+        var time = new FakeTimeProvider(DateTimeOffset.UnixEpoch.AddYears(60));
+        await using var api = await ApiHost.StartAsync(time: time);
+        var made = await (await api.Admin.PostAsJsonAsync(Routes.Tokens, new TokenRequest("short", ["read"], "5s"), FleetJson.Default.TokenRequest))
+            .ReadAsync(FleetJson.Default.TokenCreated);
+        var after = 0L;
+        var expired = await ReadToTheEndAsync(api, api.Client(made.Token), async () =>
+        {
+            time.Advance(TimeSpan.FromSeconds(5));
+            after = (await api.Admin.CreateVmAsync("vm-1", null)).Version;
+        });
+
+        Assert.DoesNotContain(expired.Changes, change => change.Revision >= after);
+    }
+
+    /// <summary>Follows one stream from the present on, acts at its first event, and reads until the server ends it.</summary>
+    internal static async Task<ChangeFeed> ReadToTheEndAsync(ApiHost api, HttpClient client, Func<Task> act)
+    {
+        var feed = new ChangeFeed((await ListAsync(api.Admin, "?limit=1")).Revision);
+        using var patience = new CancellationTokenSource(TimeSpan.FromSeconds(60));
+        var events = 0;
+        await foreach (var item in feed.FollowAsync(client, cancellationToken: patience.Token))
+        {
+            if (events++ == 0)
+            {
+                Assert.Equal(ChangeEvents.Bookmark, item.EventType);
+                await act();
+            }
+        }
+
+        return feed;
     }
 
     [Fact]

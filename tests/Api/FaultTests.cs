@@ -141,7 +141,7 @@ public sealed class FaultTests
     }
 
     [Fact]
-    public async Task Faults_ThatAreNotWellFormed_AreRefusedWhole()
+    public async Task Faults_ThatAreNotWellFormed_AreRejectedOneByOne()
     {
         await using var api = await StartAsync();
         var agent = await (await api.EnrolAsync("host-a")).ClaimAsync();
@@ -153,12 +153,10 @@ public sealed class FaultTests
             good with { MemoryFault = new(FaultKinds.Corrected, A3 with { Label = "a\nb" }, 1) }, good with { MemoryFault = new(FaultKinds.Corrected, A3 with { Serial = new('x', 129) }, 1) },
             good with { Kind = AgentReport.Hit },
         ];
-        foreach (var report in bad)
-        {
-            await (await agent.SendAsync(report)).ProblemAsync(HttpStatusCode.BadRequest, "invalid-request");
-        }
+        var result = await agent.ReportAsync([.. bad.Append(good).Select((report, index) => report with { Sequence = index + 1 })]);
 
-        Assert.Empty((await ListAsync(api.Admin)).Items);
+        Assert.Equal(bad.Select((_, index) => new RejectedReport(index + 1, "malformed-report")), result.Rejected);
+        Assert.Equal(1, Assert.Single((await ListAsync(api.Admin)).Items).Count);
     }
 
     [Fact]

@@ -14,6 +14,7 @@ using Microsoft.EntityFrameworkCore;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Options;
+using Microsoft.Extensions.Time.Testing;
 using Microsoft.IdentityModel.JsonWebTokens;
 using Microsoft.IdentityModel.Tokens;
 
@@ -101,6 +102,25 @@ public sealed class JwtTests : IDisposable
         await (await api.Client(token0).GetAsync(Vms)).ProblemAsync(HttpStatusCode.Unauthorized, "unauthenticated");
         Assert.DoesNotContain(api.Logs, line => line.Level >= LogLevel.Error);
         Assert.DoesNotContain(api.Logs, line => line.Text.Contains(good.Split('.')[2], StringComparison.Ordinal));
+    }
+
+    [Fact]
+    [Trait("Invariant", "I7")]
+    public async Task StreamOfChanges_OfATokenThatExpires_EndsThen()
+    {
+        var time = new FakeTimeProvider(TimeProvider.System.GetUtcNow());
+        await File.WriteAllTextAsync(_folder.File("keys.json"), KeySet());
+        await using var api = await ApiHost.StartAsync(
+            null, time, $"--Fleet:Jwt:SigningKeys={_folder.File("keys.json")}", "--Fleet:Jwt:Audience=fleet", $"--Fleet:Jwt:Issuer={Issuer}");
+        var after = 0L;
+        var feed = await ChangeTests.ReadToTheEndAsync(api, api.Client(Token(d => d.Expires = time.GetUtcNow().UtcDateTime.AddSeconds(5))), async () =>
+        {
+            // As long as it would be accepted: half a minute longer.
+            time.Advance(TimeSpan.FromSeconds(35));
+            after = (await api.Admin.CreateVmAsync("vm-1", null)).Version;
+        });
+
+        Assert.DoesNotContain(feed.Changes, change => change.Revision >= after);
     }
 
     [Fact]

@@ -76,7 +76,7 @@ public sealed partial class MetricsTests
         Assert.True((await ReadAsync(api.Admin)).GetValueOrDefault("fleet_hits") < 1_000_000_000);
     }
 
-    private static async Task<Dictionary<string, double>> ReadAsync(HttpClient client)
+    internal static async Task<Dictionary<string, double>> ReadAsync(HttpClient client)
     {
         var text = await client.GetStringAsync(new Uri("/metrics", UriKind.Relative));
         // Labels of the adapter aside: only those of the instrument are named here.

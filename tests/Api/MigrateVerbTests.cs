@@ -14,7 +14,7 @@ namespace Fleet.Api.Tests;
 /// <summary>The verb as it is run: its words and its exit code.</summary>
 public sealed class MigrateVerbTests : IDisposable
 {
-    private const string Newest = "_Faults";
+    private const string Newest = "_Indexes";
     private readonly TempFolder _folder = new();
 
     [Fact]
@@ -79,6 +79,25 @@ public sealed class MigrateVerbTests : IDisposable
         Assert.Equal(before, what == "none" ? null : await File.ReadAllBytesAsync(_folder.File("fleet.db")));
     }
 
+    /// <summary>This program does not know what the tables mean, and would write into them what the newer one takes for something else.</summary>
+    [Fact]
+    public async Task Start_OnADatabaseOfANewerProgram_IsRefusedAndChangesNothing()
+    {
+        await MakeOlderAsync();
+        Execute("INSERT INTO __EFMigrationsHistory VALUES ('29990101000000_Future', '99')");
+        var before = await File.ReadAllBytesAsync(_folder.File("fleet.db"));
+
+        var exception = await Assert.ThrowsAsync<StoreException>(() => ApiHost.StartAsync(_folder));
+        Assert.Contains("29990101000000_Future", exception.Message, StringComparison.Ordinal);
+        SqliteConnection.ClearAllPools();
+        Assert.Equal(before, await File.ReadAllBytesAsync(_folder.File("fleet.db")));
+
+        var (code, output) = await RunProgramAsync("--urls=http://127.0.0.1:0");
+        Assert.Equal(1, code);
+        Assert.Contains("newer program", output, StringComparison.Ordinal);
+        Assert.Equal(before, await File.ReadAllBytesAsync(_folder.File("fleet.db")));
+    }
+
     [Fact]
     public async Task Migrate_WithAnUnknownFlag_ChangesNothing()
     {
@@ -116,10 +135,12 @@ public sealed class MigrateVerbTests : IDisposable
         command.ExecuteNonQuery();
     }
 
-    private async Task<(int ExitCode, string Output)> RunAsync(params string[] arguments)
+    private Task<(int ExitCode, string Output)> RunAsync(params string[] arguments) => RunProgramAsync(["migrate", .. arguments]);
+
+    private async Task<(int ExitCode, string Output)> RunProgramAsync(params string[] arguments)
     {
         var program = typeof(MigrateVerbTests).Assembly.GetCustomAttributes<AssemblyMetadataAttribute>().Single(item => item.Key == "ApiProgram").Value!;
-        using var process = Process.Start(new ProcessStartInfo("dotnet", [program, "migrate", .. arguments, $"--Fleet:DataFolder={_folder.Path}"])
+        using var process = Process.Start(new ProcessStartInfo("dotnet", [program, .. arguments, $"--Fleet:DataFolder={_folder.Path}"])
         {
             RedirectStandardOutput = true,
             RedirectStandardError = true,

@@ -54,6 +54,37 @@ public sealed class MigrationTests
             GateWorld.Codes(await (await world.PutAsync("m1", host)).ProblemAsync(HttpStatusCode.Conflict, "gate-denied"));
     }
 
+    /// <summary>Neither is spooled: what is wrong with them must keep no report from arriving.</summary>
+    [Fact]
+    [Trait("Invariant", "I2")]
+    public async Task AckAndObstacle_ThatAreMalformed_KeepNoReportBackAndTheAckCountsForNothing()
+    {
+        await using var world = await GateWorld.SwitchingAsync();
+        Assert.Null(await world.SealAsync(world.A));
+        var ack = await GateWorld.MakeAckAsync(world.B);
+        var vm = await world.VmAsync();
+        GateAck[] malformed =
+        [
+            ack with { Digest = ack.Digest.ToUpperInvariant() + "0" }, ack with { VmmInstance = "" }, ack with { Unservable = [new(-1, 12)] }, ack with { Vm = "-" }, ack with { Migration = "m 1" },
+        ];
+        foreach (var acks in malformed)
+        {
+            // The report of a host that never held the VM is refused for that alone; it is read all the same.
+            Assert.Equal("not-placed-here", await world.ReportAsync(world.B, TestAgent.Poison(1, vm, 7), acks));
+        }
+
+        Assert.Equal(MigrationStates.Switching, (await world.MigrationAsync("m1")).State);
+        Assert.Equal(malformed.Length, world.Api.Logs.Count(line => line.EventId == 2421));
+
+        await GateWorld.ObstructAsync(world.B, new GateObstacle(GateWorld.Vm, "m1", new string('c', 65), "a\nb" + new string('d', 600)), new GateObstacle(GateWorld.Vm, "m1", "", ""));
+        var reasons = (await world.MigrationAsync("m1")).Reasons;
+        Assert.Contains(reasons, reason => reason.Code == new string('c', 64) && reason.Detail == "a b" + new string('d', 497));
+        Assert.Contains(reasons, reason => reason is { Code: "unknown", Detail: null });
+
+        await GateWorld.SendAckAsync(world.B, ack);
+        Assert.Equal(MigrationStates.Granted, (await world.MigrationAsync("m1")).State);
+    }
+
     [Theory]
     [InlineData("busy-userfaultfd")]
     [InlineData("layout")]

@@ -1,9 +1,17 @@
 using System.Net;
 using CsCheck;
+using Fleet.Api.Agents;
+using Fleet.Api.Pages;
+using Fleet.Api.Problems;
 using Fleet.Api.Tests.Support;
 using Fleet.Contracts;
 using Fleet.Contracts.Agents;
+using Fleet.Contracts.Faults;
 using Fleet.Contracts.Hits;
+using Fleet.Contracts.Pages;
+using Fleet.Data.Writing;
+using Microsoft.EntityFrameworkCore;
+using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Logging;
 
 namespace Fleet.Api.Tests;
@@ -119,6 +127,79 @@ public sealed class ReportTests
         Assert.Single(api.Logs, line => line.Level == LogLevel.Warning && line.EventId == 2203);
     }
 
+    /// <summary>A host's clock that steps back between the two must not keep what is behind the report from ever arriving.</summary>
+    [Fact]
+    [Trait("Invariant", "I2")]
+    public async Task Report_WhoseLastTimeIsBeforeItsFirst_IsTakenAndSoIsThePoisonBehindIt()
+    {
+        await using var api = await ApiHost.StartAsync();
+        var agent = await (await api.EnrolAsync("host-a")).ClaimAsync();
+        var vm = await api.Admin.CreateVmAsync("vm-1", "host-a");
+        var poison = TestAgent.Poison(3, vm, 6);
+        var (early, late) = (poison.FirstAt, poison.FirstAt.AddSeconds(1));
+        var fault = poison with { Sequence = 1, Kind = AgentReport.Fault, Shift = null, MemoryFault = new MemoryFault(FaultKinds.Uncorrected, null, 77), FirstAt = late, LastAt = early };
+        var hit = TestAgent.Hit(2, vm, 5) with { FirstAt = late, LastAt = early };
+
+        var result = await agent.ReportAsync(fault, hit, poison);
+
+        Assert.Equal((3L, 0), (result.Applied, result.Rejected.Count));
+        Assert.Equal(6, (await api.Admin.GetPagesAsync("vm-1")).Items.Single().Frame);
+        var stored = (await HitsAsync(api, "vm-1")).Single();
+        Assert.Equal((early, late), (stored.FirstAt, stored.LastAt));
+        var seen = (await (await api.Admin.GetAsync(new Uri(Routes.Faults, UriKind.Relative))).ReadAsync(FleetJson.Default.ItemListFaultResource)).Items.Single();
+        Assert.Equal((early, late), (seen.FirstAt, seen.LastAt));
+    }
+
+    [Fact]
+    [Trait("Invariant", "I2")]
+    [Trait("Invariant", "I8")]
+    public async Task Reports_ThatAreMalformed_AreRejectedAloneAndNotQuietly()
+    {
+        await using var api = await ApiHost.StartAsync();
+        var agent = await (await api.EnrolAsync("host-a")).ClaimAsync();
+        var vm = await api.Admin.CreateVmAsync("vm-1", "host-a");
+        var (poison, hit) = (TestAgent.Poison(0, vm, 6), TestAgent.Hit(0, vm, 6));
+        var seal = poison with { Kind = AgentReport.Seal, Migration = "m-1", PlacementEpoch = 1, TargetVmmInstance = "boot:1:1" };
+        (AgentReport Report, string Members)[] malformed =
+        [
+            (poison with { Kind = "love" }, "$.kind"),
+            (poison with { Vm = "-" }, "$.vm"),
+            (poison with { Vm = null }, "$.vm"),
+            (poison with { Shift = null }, "$.shift"),
+            (poison with { Shift = 21 }, "$.frame"),
+            (poison with { Class = "bad" }, "$.class"),
+            (hit with { Count = 0 }, "$.count"),
+            (hit with { Access = "smell", Evidence = null, Outcome = "" }, "$.access, $.evidence, $.outcome"),
+            (poison with { Kind = AgentReport.Fault }, "$.memoryFault"),
+            (seal with { TargetVmmInstance = new string('x', 129) }, "$.targetVmmInstance"),
+            (seal with { Migration = "a b", PlacementEpoch = null }, "$.migration, $.placementEpoch"),
+        ];
+        AgentReport[] spool = [poison with { Frame = 1 }, .. malformed.Select(item => item.Report), poison with { Frame = 3 }];
+        spool = [.. spool.Select((report, index) => report with { Sequence = index + 1 })];
+        var before = await MetricsTests.ReadAsync(api.Admin);
+
+        var result = await agent.ReportAsync(spool);
+
+        Assert.Equal(malformed.Select((_, index) => new RejectedReport(index + 2, "malformed-report")), result.Rejected);
+        Assert.Equal(spool.Length, result.Applied);
+        Assert.Equal([1L, 3], (await api.Admin.GetPagesAsync("vm-1")).Items.Select(page => page.Frame));
+        Assert.Empty(await HitsAsync(api, "vm-1"));
+        const string counted = "fleet_reports_rejected{code=\"malformed-report\"}";
+        var after = await MetricsTests.ReadAsync(api.Admin);
+        Assert.True(after[counted] - before.GetValueOrDefault(counted) >= malformed.Length);
+        Assert.DoesNotContain(after.Keys, name => name.Contains("love", StringComparison.Ordinal));
+
+        // The first ten by their members, all by their number.
+        var told = api.Logs.Where(line => line.EventId == 2420).ToList();
+        Assert.Equal(10, told.Count);
+        Assert.All(told.Zip(malformed), pair => Assert.EndsWith($": {pair.Second.Members}", pair.First.Text, StringComparison.Ordinal));
+        Assert.All(told, line => Assert.Equal(LogLevel.Warning, line.Level));
+        Assert.StartsWith("11 reports", Assert.Single(api.Logs, line => line.EventId == 2203).Text, StringComparison.Ordinal);
+
+        // Sent again they are replays.
+        Assert.Empty((await agent.ReportAsync(spool)).Rejected);
+    }
+
     [Fact]
     [Trait("Invariant", "I8")]
     public async Task Hits_ThatAgree_CoalesceAcrossRequests()
@@ -152,7 +233,7 @@ public sealed class ReportTests
         await agent.ReportAsync(lost);
         Assert.Equal("not-placed-here", (await other.ReportAsync(lost)).Rejected.Single().Code);
         Assert.Equal("frame-outside-memory", (await agent.ReportAsync(lost with { Sequence = 2, Frame = 1 << 20 })).Rejected.Single().Code);
-        await (await agent.SendAsync(lost with { Sequence = 3, PlacementEpoch = null })).ProblemAsync(HttpStatusCode.BadRequest, "invalid-request");
+        Assert.Equal("malformed-report", (await agent.ReportAsync(lost with { Sequence = 3, PlacementEpoch = null })).Rejected.Single().Code);
 
         var change = (await (await api.Admin.GetAsync(new Uri("/v1/changes?resource=vms/vm-1&kind=pages.marker-lost", UriKind.Relative)))
             .ReadAsync(FleetJson.Default.ChangeList)).Items.Single();
@@ -163,6 +244,70 @@ public sealed class ReportTests
         Assert.Equal((lost.FirstAt, lost.LastAt), (payload.GetProperty("confirmedAt").GetDateTimeOffset(), payload.GetProperty("foundAt").GetDateTimeOffset()));
         Assert.Equal(vm.Generation, (await api.Admin.GetPagesAsync("vm-1")).Generation);
     }
+
+    /// <summary>The counts of one host fail neither those whose changes are committed with them nor any sum over them.</summary>
+    [Fact]
+    [Trait("Invariant", "I2")]
+    public async Task Counts_OfAnySize_FailNobodyInTheBatchAndNoSum()
+    {
+        await using var api = await ApiHost.StartAsync();
+        var (a, b) = (await (await api.EnrolAsync("host-a")).ClaimAsync(), await (await api.EnrolAsync("host-b")).ClaimAsync());
+        var vm = await api.Admin.CreateVmAsync("vm-a", "host-a");
+        await api.Admin.CreateVmAsync("vm-b", "host-b");
+        var at = TimeProvider.System.GetUtcNow().AddHours(-5);
+        var fault = TestAgent.Poison(3, vm, 6) with
+        {
+            Kind = AgentReport.Fault, Shift = null, FirstAt = at, LastAt = at, Count = long.MaxValue, MemoryFault = new MemoryFault(FaultKinds.Corrected, null, 77),
+        };
+        AgentReport[] spool =
+        [
+            TestAgent.Hit(1, vm, 7, long.MaxValue), TestAgent.Hit(2, vm, 7, long.MaxValue), fault, fault with { Sequence = 4, LastAt = at.AddHours(2) },
+        ];
+        var writer = api.Services.GetRequiredService<StoreWriter>();
+        var (gate, entered) = (new TaskCompletionSource(), new TaskCompletionSource());
+        using var stop = new CancellationTokenSource(TimeSpan.FromSeconds(60));
+        Task<Outcome<ReportsResult>>? reported = null;
+        Task<Outcome<AddPagesResult>>? added = null;
+        var view = new DesiredView();
+        await foreach (var (name, _) in b.StreamAsync(view, stop))
+        {
+            if (name == DesiredEvents.SnapshotEnd)
+            {
+                // Both queue up behind a command that holds the writer, and make one batch.
+                var blocker = writer.ExecuteAsync(
+                    async scope =>
+                    {
+                        entered.SetResult();
+                        await gate.Task;
+                        return scope.Revision;
+                    },
+                    stop.Token);
+                await entered.Task;
+                reported = writer.ExecuteAsync(scope => ReportCommand.ApplyAsync(scope, "host-a", new ReportsRequest(a.Incarnation, a.SpoolId, spool), "test"), stop.Token);
+                added = writer.ExecuteAsync(scope => PageCommands.AddAsync(scope, "vm-b", new AddPagesRequest([new PageReport(9, 12)], null), "test"), stop.Token);
+                gate.SetResult();
+                await blocker;
+            }
+            else if (name == DesiredEvents.Delta)
+            {
+                await stop.CancelAsync();
+            }
+        }
+
+        var result = (await reported!).Value!;
+        Assert.Equal((4, 0), (result.Applied, result.Rejected.Count));
+        Assert.Equal(1, (await added!).Value!.Added);
+        Assert.Equal(9, Assert.Single(view.Vms["vm-b"].Pages).Frame);
+        Assert.Equal(1L << 40, (await HitsAsync(api, "vm-a")).Single().Count);
+        Assert.Equal(1L << 41, (await SummaryAsync(api)).Items.Single().Corrected);
+
+        // As a database from before the limit holds them.
+        await writer.ExecuteAsync(scope => scope.Db.FaultHours.ExecuteUpdateAsync(set => set.SetProperty(row => row.Count, long.MaxValue)), CancellationToken.None);
+        Assert.Equal(1L << 41, (await SummaryAsync(api)).Items.Single().Corrected);
+    }
+
+    private static async Task<FaultSummary> SummaryAsync(ApiHost api) =>
+        await (await api.Admin.GetAsync(new Uri(Routes.FaultSummary, UriKind.Relative))).ReadAsync(FleetJson.Default.FaultSummary);
 
     private static async Task<IReadOnlyList<HitResource>> HitsAsync(ApiHost api, string vm) =>
         (await (await api.Admin.GetAsync(new Uri($"/v1/hits?vm={vm}&limit=1000", UriKind.Relative))).ReadAsync(FleetJson.Default.ItemListHitResource)).Items;

@@ -1,8 +1,10 @@
 using System.Net;
+using Fleet.Api.Agents;
 using Fleet.Api.Security;
 using Fleet.Api.Tests.Support;
 using Fleet.Contracts;
 using Fleet.Contracts.Vms;
+using Microsoft.Extensions.DependencyInjection;
 
 namespace Fleet.Api.Tests;
 
@@ -150,6 +152,26 @@ public sealed class VmTests
         while (after is not null);
 
         Assert.Equal(ids, found);
+    }
+
+    /// <summary>Ids that come and go must not fill the memory.</summary>
+    [Fact]
+    public async Task Delete_OfVmsThatWereRead_LeavesNoDigestOfThem()
+    {
+        await using var api = await ApiHost.StartAsync();
+        var agent = await (await api.EnrolAsync("host-a")).ClaimAsync();
+        var digests = api.Services.GetRequiredService<DigestCache>();
+        await api.Admin.CreateVmAsync("stays", "host-a");
+        await agent.ArmAsync("stays");
+        for (var number = 0; number < 20; number++)
+        {
+            await api.Admin.CreateVmAsync($"vm-{number}", "host-a");
+            Assert.Equal(HttpStatusCode.OK, (await agent.ArmAsync($"vm-{number}")).StatusCode);
+            Assert.Equal(2, digests.Count);
+            Assert.Equal(HttpStatusCode.NoContent, (await api.Admin.DeleteAsync(new Uri(Routes.Vm($"vm-{number}"), UriKind.Relative))).StatusCode);
+        }
+
+        Assert.Equal(1, digests.Count);
     }
 
     [Fact]

@@ -202,6 +202,36 @@ public sealed class WriterTests
 
     [Fact]
     [Trait("Invariant", "I2")]
+    public async Task Execute_WhenWhatFollowsTheCommitFails_IsAnsweredAndPublishedAllTheSame()
+    {
+        var observer = new Observer();
+        var logs = new System.Collections.Concurrent.ConcurrentQueue<LogLine>();
+        await using var store = await TestStore.StartAsync(services => services
+            .AddSingleton<ICommitObserver>(observer).AddSingleton<Microsoft.Extensions.Logging.ILoggerProvider>(new CapturingLogs(logs)));
+        observer.Read = () => store.Contexts.OpenReader();
+        var (gate, blocker) = await BlockAsync(store);
+        long toldBefore = 0, ran = 0;
+        var bad = store.WriteAsync(scope =>
+        {
+            scope.OnCommitted(() => throw new OverflowException());
+            return Log(scope, "bad");
+        });
+        var good = store.WriteAsync(scope =>
+        {
+            scope.OnCommitted(() => (toldBefore, ran) = (observer.Revision, 1));
+            return Log(scope, "good");
+        });
+        gate.SetResult();
+        await blocker;
+
+        Assert.Equal(await bad + 1, await good);
+        Assert.Equal(await good, observer.Revision);
+        Assert.Equal((await good, 1), (toldBefore, ran));
+        Assert.Single(logs, line => line.EventId == 2425 && line.Level == Microsoft.Extensions.Logging.LogLevel.Error);
+    }
+
+    [Fact]
+    [Trait("Invariant", "I2")]
     public async Task Connections_OfTheWriter_SyncFullyAndUseTheWriteAheadLog()
     {
         await using var store = await TestStore.StartAsync();

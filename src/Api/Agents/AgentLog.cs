@@ -1,6 +1,6 @@
 namespace Fleet.Api.Agents;
 
-/// <summary>Event ids 2200 to 2239. Nothing at Information per heartbeat, report or page.</summary>
+/// <summary>Event ids 2200 to 2239 and 2420 to 2424. Nothing at Information per heartbeat, report or page.</summary>
 internal static partial class AgentLog
 {
     [LoggerMessage(2200, LogLevel.Information, "Host {Host} was claimed: incarnation {Incarnation}, agent {AgentVersion}, kernel {Kernel}")]
@@ -32,4 +32,10 @@ internal static partial class AgentLog
 
     [LoggerMessage(2209, LogLevel.Information, "Host {Host} is no longer contested: {Why}")]
     public static partial void ContestEnded(ILogger logger, string host, string why);
+
+    [LoggerMessage(2420, LogLevel.Warning, "Report {Sequence} of host {Host}, spool {Spool}, is malformed and was rejected for good. Wrong are: {Members}")]
+    public static partial void ReportMalformed(ILogger logger, long sequence, string host, string spool, string members);
+
+    [LoggerMessage(2421, LogLevel.Warning, "An acknowledgement of host {Host} is malformed and counts for nothing. Wrong are: {Members}")]
+    public static partial void AckMalformed(ILogger logger, string host, string members);
 }

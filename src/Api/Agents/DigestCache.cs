@@ -22,6 +22,11 @@ public sealed class DigestCache
         return digest;
     }
 
+    /// <summary>To be called after a VM was deleted. One that comes anew has other numbers, so nothing wrong can be kept.</summary>
+    public void Forget(string vm) => _digests.TryRemove(vm, out _);
+
+    public int Count => _digests.Count;
+
     public static IQueryable<PageKey> PagesOf(FleetDbContext db, string vm) =>
         db.Pages.Where(row => row.Vm == vm).OrderBy(row => row.Frame).Select(row => new PageKey(row.Frame, row.Shift));
 

@@ -50,7 +50,7 @@ internal sealed class HitRecorder(FleetDbContext db, string host)
 
         row.FirstAt = Math.Min(row.FirstAt, firstAt);
         row.LastAt = Math.Max(row.LastAt, lastAt);
-        row.Count = row.Count > long.MaxValue - hit.Count ? long.MaxValue : row.Count + hit.Count;
+        row.Count = Counts.Add(row.Count, hit.Count);
         return row;
     }
 

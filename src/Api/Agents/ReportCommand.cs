@@ -94,9 +94,17 @@ internal sealed class ReportCommand
 
     private async Task ApplyAsync(string spoolId, List<AgentReport> reports)
     {
-        var (hits, faults) = (new List<AgentReport>(), new List<AgentReport>());
-        foreach (var report in reports)
+        var (sound, hits, faults) = (new List<AgentReport>(), new List<AgentReport>(), new List<AgentReport>());
+        foreach (var sent in reports)
         {
+            if (ReportContent.FindWrong(sent) is not null)
+            {
+                _rejected.Add(new RejectedReport(sent.Sequence, ReportContent.Malformed));
+                continue;
+            }
+
+            var report = ReportContent.Limit(sent);
+            sound.Add(report);
             if (report.Kind == AgentReport.Fault)
             {
                 faults.Add(await WithOwnVmAsync(report));
@@ -134,7 +142,7 @@ internal sealed class ReportCommand
         await new HitRecorder(_scope.Db, _host).RecordAsync(hits);
         await new FaultRecorder(_scope, _host, _actor).RecordAsync(faults);
         var payload = new ReportsPayload(spoolId, reports[0].Sequence, reports[^1].Sequence, _added, hits.Count, _rejected, faults.Count);
-        Count(reports, hits, faults);
+        Count(sound, hits, faults);
         _scope.Change(ChangeKinds.ReportsApplied, ChangeResources.Host(_host), _actor, payload: payload.ToJson());
     }
 

@@ -11,6 +11,9 @@ namespace Fleet.Api.Agents;
 
 public static class ReportEndpoints
 {
+    /// <summary>A hostile request must not fill the log.</summary>
+    private const int MostNamed = 10;
+
     public static void MapReports(this IEndpointRouteBuilder routes) =>
         routes.MapPost("/hosts/{host}/reports", ReportAsync)
             .RequireOwnAgent()
@@ -20,8 +23,10 @@ public static class ReportEndpoints
             .WithDescription(
                 "Applied strictly in sequence; 2xx means durable. Sequences that were applied before are replays and change nothing. "
                 + "A gap is refused with `spool-gap`, whose member `expected` is the sequence to go on from. "
-                + "Reports that can never be applied are named in `rejected`, and the sequence moves on over them. "
-                + "`acks` are applied after the reports, and may grant a migration in the same transaction.")
+                + "Reports that can never be applied are named in `rejected`, and the sequence moves on over them; so are those whose content is wrong, "
+                + "with the code `malformed-report`. Of `firstAt` and `lastAt` the smaller counts as the first. "
+                + "`acks` are applied after the reports, and may grant a migration in the same transaction; a malformed one counts for nothing. "
+                + "The text of `obstacles` is cut to what can be shown.")
             .WithMetadata(new RequestSizeLimit(16 * 1024 * 1024))
             .WithProblems(
                 ProblemTypes.InvalidId, ProblemTypes.InvalidRequest, ProblemTypes.MalformedBody, ProblemTypes.AgentSuperseded, ProblemTypes.SpoolGap,
@@ -41,6 +46,7 @@ public static class ReportEndpoints
             return invalid.ToResult();
         }
 
+        request = Sift(host, request, logger);
         var actor = user.Actor();
         var outcome = await writer.ExecuteAsync(scope => ReportCommand.ApplyAsync(scope, host, request, actor), cancellationToken);
         if (outcome.IsRefused)
@@ -54,8 +60,32 @@ public static class ReportEndpoints
         if (outcome.Value.Rejected is [var first, ..] rejected)
         {
             AgentLog.ReportsRejected(logger, rejected.Count, host, request.SpoolId, first.Sequence, first.Code);
+            foreach (var item in rejected.Where(item => item.Code == ReportContent.Malformed).Take(MostNamed))
+            {
+                var report = request.Reports[(int)(item.Sequence - request.Reports[0].Sequence)];
+                AgentLog.ReportMalformed(logger, item.Sequence, host, request.SpoolId, ReportContent.FindWrong(report)!);
+            }
         }
 
         return TypedResults.Ok(outcome.Value);
+    }
+
+    /// <summary>What is not spooled is said again by an agent that still means it: a malformed acknowledgement is left out.</summary>
+    private static ReportsRequest Sift(string host, ReportsRequest request, ILogger logger)
+    {
+        var acks = new List<GateAck>();
+        foreach (var ack in request.Acks ?? [])
+        {
+            if (ReportContent.FindWrong(ack) is { } wrong)
+            {
+                AgentLog.AckMalformed(logger, host, wrong);
+            }
+            else
+            {
+                acks.Add(ack);
+            }
+        }
+
+        return request with { Acks = acks, Obstacles = request.Obstacles is { } obstacles ? [.. obstacles.Select(ReportContent.Cut)] : null };
     }
 }

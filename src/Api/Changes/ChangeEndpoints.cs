@@ -24,7 +24,7 @@ public static class ChangeEndpoints
                 "As JSON: a page of changes, oldest first; `next` is null when it reaches the present. With `Accept: text/event-stream`: server-sent events, `change` for each change "
                 + "and `bookmark` (everything up to its id that matches has been sent; also the keepalive); the id of each is its revision. Go on after a break with `Last-Event-ID` (or "
                 + "`since`): no change is missed and none comes twice. Without either a stream starts at the present, and JSON at the oldest change that is kept. 410 `changes-gone`: the place is not "
-                + "in the log any more (or the store was restored from a backup and never issued it): list the resources anew and go on from `revision`.")
+                + "in the log any more (or the store was restored from a backup and never issued it): list the resources anew and go on from `revision`. A stream ends after about an hour, and with the token that opened it: when that is revoked or expires.")
             .Produces<ChangeList>(StatusCodes.Status200OK, "application/json", EventStream)
             .WithProblems(ProblemTypes.InvalidRequest, ProblemTypes.ChangesGone);
 

@@ -21,7 +21,7 @@ public sealed record ChangePage(IReadOnlyList<ChangeResource> Rows, bool IsWhole
 /// <summary>Reads the change log in the order of its revisions, which is the order of the commits.</summary>
 public sealed class ChangeReader(StoreContexts contexts)
 {
-    /// <summary>Kinds whose data concerns who may do what: for administrators.</summary>
+    /// <summary>Kinds whose data and reason concern who may do what: for administrators.</summary>
     private static readonly string[] AdminKinds = ["credential.", "join-token.", "agent."];
 
     /// <param name="since">The last revision that the reader has; null: from the oldest that is kept.</param>
@@ -57,7 +57,7 @@ public sealed class ChangeReader(StoreContexts contexts)
     private static ChangeResource ToResource(ChangeRow row, ChangeFilter filter)
     {
         var isHidden = !filter.IsAdmin && Array.Exists(AdminKinds, prefix => row.Kind.StartsWith(prefix, StringComparison.Ordinal));
-        return new ChangeResource(row.Revision, row.Kind, row.Resource, row.Actor, row.Reason, row.At.ToTime(), isHidden ? null : Parse(row.Payload));
+        return new ChangeResource(row.Revision, row.Kind, row.Resource, row.Actor, isHidden ? null : row.Reason, row.At.ToTime(), isHidden ? null : Parse(row.Payload));
     }
 
     private static JsonElement? Parse(string? payload)

@@ -1,5 +1,9 @@
+using System.Security.Claims;
 using Fleet.Api.Agents;
 using Fleet.Api.Agents.Push;
+using Fleet.Api.Lists;
+using Fleet.Api.Problems;
+using Fleet.Api.Security;
 using Fleet.Api.Startup;
 using Fleet.Contracts.Agents;
 using Fleet.Contracts.Changes;
@@ -20,31 +24,39 @@ public sealed class ChangeSignal : ICommitObserver
 /// Sends the change log as it grows. Always read from the log behind what was sent, so a slow reader costs a connection and no
 /// memory; one that the compaction overtakes is cut off, and learns it when it comes back.
 /// </summary>
-public sealed class ChangeStream(ChangeReader reader, ChangeSignal signal, TimeProvider time, IHostApplicationLifetime lifetime, IOptions<FleetOptions> options)
+public sealed class ChangeStream(
+    ChangeReader reader, ChangeSignal signal, CredentialStreams streams, TimeProvider time, IHostApplicationLifetime lifetime, IOptions<FleetOptions> options)
 {
     private const int Chunk = 200;
 
     /// <param name="first">The first read, which told that the reader can go on from <paramref name="sent"/>.</param>
     public async Task RunAsync(HttpContext http, long sent, ChangePage first, ChangeFilter filter)
     {
-        using var stop = CancellationTokenSource.CreateLinkedTokenSource(http.RequestAborted, lifetime.ApplicationStopping);
+        using var held = streams.Hold(http.User.Actor());
+        using var stop = CancellationTokenSource.CreateLinkedTokenSource(http.RequestAborted, lifetime.ApplicationStopping, held.Ended);
+        if (await streams.IsRevokedAsync(http.User.Actor(), http.RequestAborted))
+        {
+            // Since it was authenticated.
+            await new Problem(ProblemTypes.Unauthenticated).WriteAsync(http);
+            return;
+        }
+
         http.Response.ContentType = "text/event-stream";
         http.Response.Headers.CacheControl = "no-store";
         try
         {
             using var writer = new SseWriter(http.Response.BodyWriter);
-            await RunAsync(writer, sent, first, filter, stop.Token);
+            await RunAsync(writer, sent, first, filter, EndOf(http.User), stop.Token);
         }
         catch (OperationCanceledException) when (stop.IsCancellationRequested)
         {
-            // The reader went away, or the server stops.
+            // The reader went away or may read no more, or the server stops.
         }
     }
 
-    private async Task RunAsync(SseWriter writer, long sent, ChangePage first, ChangeFilter filter, CancellationToken cancellationToken)
+    private async Task RunAsync(SseWriter writer, long sent, ChangePage first, ChangeFilter filter, DateTimeOffset end, CancellationToken cancellationToken)
     {
         writer.Retry(Jitter.Of(TimeSpan.FromSeconds(2)));
-        var end = time.GetUtcNow() + Jitter.Of(options.Value.StreamLifetime);
         // The first bookmark comes at once: it tells the reader where it stands.
         var bookmarkAt = time.GetUtcNow();
         var page = first;
@@ -72,11 +84,18 @@ public sealed class ChangeStream(ChangeReader reader, ChangeSignal signal, TimeP
                 return;
             }
 
-            page = await NextAsync(page, sent, bookmarkAt, filter, cancellationToken);
+            page = await NextAsync(page, sent, bookmarkAt < end ? bookmarkAt : end, filter, cancellationToken);
         }
     }
 
-    private async Task<ChangePage?> NextAsync(ChangePage page, long sent, DateTimeOffset bookmarkAt, ChangeFilter filter, CancellationToken cancellationToken)
+    /// <summary>No later than the right to read.</summary>
+    private DateTimeOffset EndOf(ClaimsPrincipal user)
+    {
+        var end = time.GetUtcNow() + Jitter.Of(options.Value.StreamLifetime);
+        return user.ExpiresAt() is { } expires && expires < end.ToUnixTimeMilliseconds() ? expires.ToTime() : end;
+    }
+
+    private async Task<ChangePage?> NextAsync(ChangePage page, long sent, DateTimeOffset until, ChangeFilter filter, CancellationToken cancellationToken)
     {
         // Taken before the log is read: what commits after that wakes the wait.
         var committed = signal.Committed.Next;
@@ -86,7 +105,7 @@ public sealed class ChangeStream(ChangeReader reader, ChangeSignal signal, TimeP
             return next;
         }
 
-        await Waiting.ForAsync(committed, bookmarkAt - time.GetUtcNow(), time, cancellationToken);
+        await Waiting.ForAsync(committed, until - time.GetUtcNow(), time, cancellationToken);
         return await reader.ReadAsync(sent, filter, Chunk, cancellationToken);
     }
 }

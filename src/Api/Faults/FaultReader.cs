@@ -1,3 +1,4 @@
+using Fleet.Api.Agents;
 using Fleet.Api.Lists;
 using Fleet.Contracts;
 using Fleet.Contracts.Faults;
@@ -43,13 +44,14 @@ public sealed class FaultReader(StoreContexts contexts)
         await using var snapshot = await contexts.OpenSnapshotAsync(cancellationToken);
         var db = snapshot.Db;
         var dimms = host is null ? db.Dimms : db.Dimms.Where(row => row.Host == host);
+        // Limited once more: rows of before counts were limited could not be summed.
         var worst = await db.FaultHours.Where(row => row.Hour >= start)
             .GroupBy(row => row.Dimm)
             .Select(group => new
             {
                 Dimm = group.Key,
-                Uncorrected = group.Sum(row => row.Kind == FaultKinds.Uncorrected ? row.Count : 0),
-                Corrected = group.Sum(row => row.Kind == FaultKinds.Corrected ? row.Count : 0),
+                Uncorrected = group.Sum(row => row.Kind == FaultKinds.Uncorrected ? Math.Min(row.Count, Counts.Most) : 0),
+                Corrected = group.Sum(row => row.Kind == FaultKinds.Corrected ? Math.Min(row.Count, Counts.Most) : 0),
             })
             .Join(dimms, total => total.Dimm, row => row.Id, (total, row) => new { total.Uncorrected, total.Corrected, Dimm = row })
             .OrderByDescending(total => total.Uncorrected).ThenByDescending(total => total.Corrected).ThenBy(total => total.Dimm.Id)
@@ -90,8 +92,8 @@ public sealed class FaultReader(StoreContexts contexts)
             {
                 group.Key.Dimm,
                 group.Key.At,
-                Uncorrected = group.Sum(row => row.Kind == FaultKinds.Uncorrected ? row.Count : 0),
-                Corrected = group.Sum(row => row.Kind == FaultKinds.Corrected ? row.Count : 0),
+                Uncorrected = group.Sum(row => row.Kind == FaultKinds.Uncorrected ? Math.Min(row.Count, Counts.Most) : 0),
+                Corrected = group.Sum(row => row.Kind == FaultKinds.Corrected ? Math.Min(row.Count, Counts.Most) : 0),
             })
             .OrderBy(row => row.At)
             .ToListAsync(cancellationToken);

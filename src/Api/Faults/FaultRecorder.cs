@@ -1,5 +1,6 @@
 using System.Text.Json;
 using System.Text.Json.Serialization;
+using Fleet.Api.Agents;
 using Fleet.Contracts.Agents;
 using Fleet.Contracts.Faults;
 using Fleet.Data;
@@ -31,7 +32,7 @@ internal sealed class FaultRecorder(WriteScope scope, string host, string actor)
 
             foreach (var hour in module.GroupBy(fault => (fault.MemoryFault!.Kind, Hour: Clamp(fault.LastAt) / FaultHourRow.Milliseconds * FaultHourRow.Milliseconds)))
             {
-                await CountAsync(dimm, hour.Key.Kind, hour.Key.Hour, hour.Aggregate(0L, (sum, fault) => Sum(sum, fault.Count)));
+                await CountAsync(dimm, hour.Key.Kind, hour.Key.Hour, hour.Aggregate(0L, (sum, fault) => Counts.Add(sum, fault.Count)));
             }
         }
     }
@@ -75,7 +76,7 @@ internal sealed class FaultRecorder(WriteScope scope, string host, string actor)
         {
             row.FirstAt = Math.Min(row.FirstAt, Clamp(report.FirstAt));
             row.LastAt = Math.Max(row.LastAt, Clamp(report.LastAt));
-            row.Count = Sum(row.Count, report.Count);
+            row.Count = Counts.Add(row.Count, report.Count);
         }
 
         var last = faults[^1];
@@ -93,7 +94,7 @@ internal sealed class FaultRecorder(WriteScope scope, string host, string actor)
             _db.FaultHours.Add(row);
         }
 
-        row.Count = Sum(row.Count, count);
+        row.Count = Counts.Add(row.Count, count);
     }
 
     /// <summary>Corrected ones are too many for a row each in the change log. Neither address nor serial number: the log is read with less.</summary>
@@ -101,15 +102,13 @@ internal sealed class FaultRecorder(WriteScope scope, string host, string actor)
     {
         var last = faults[^1];
         var payload = new FaultPayload(
-            dimm?.Label, dimm?.Locator, faults.Aggregate(0L, (sum, fault) => Sum(sum, fault.Count)), last.Vm, last.Vm is null ? null : last.Frame);
+            dimm?.Label, dimm?.Locator, faults.Aggregate(0L, (sum, fault) => Counts.Add(sum, fault.Count)), last.Vm, last.Vm is null ? null : last.Frame);
         scope.Change(
             ChangeKinds.HostUncorrected, ChangeResources.Host(host), actor, payload: JsonSerializer.Serialize(payload, FaultPayloadJson.Default.FaultPayload));
     }
 
     /// <summary>A host whose clock is ahead must not put its errors where they are counted, and kept, for ever.</summary>
     private long Clamp(DateTimeOffset time) => Math.Clamp(time.ToUnixTimeMilliseconds(), 0, scope.Now);
-
-    private static long Sum(long one, long other) => one > long.MaxValue - other ? long.MaxValue : one + other;
 }
 
 /// <summary>Payload of <see cref="ChangeKinds.HostUncorrected"/>.</summary>

@@ -39,7 +39,7 @@ internal sealed class Admission(StoreContexts contexts, StoreRestore restore)
     }
 
     /// <summary>For a request that shows what it should not: begins a new store epoch where that is due.</summary>
-    /// <returns>Why it is refused; null where a second look, within a command, finds nothing.</returns>
+    /// <returns>Why it is refused; null where a second look finds nothing. It is within a command only where there is a proof to act on.</returns>
     public async Task<Problem?> SuspectAsync(Shown shown, string actor, CancellationToken cancellationToken)
     {
         await using (var snapshot = await contexts.OpenSnapshotAsync(cancellationToken))
@@ -47,6 +47,11 @@ internal sealed class Admission(StoreContexts contexts, StoreRestore restore)
             if (shown.IsBeyondBelief(snapshot.Revision))
             {
                 return BeyondBelief();
+            }
+
+            if (await shown.FindProofAsync(snapshot.Db, snapshot.Revision) is null)
+            {
+                return null;
             }
         }
 

@@ -48,9 +48,14 @@ internal sealed record Shown(string Host, long HighestSeen, long? Incarnation, I
             return forgotten;
         }
 
+        string[] ids = [.. Vms.Select(vm => vm.Vm)];
+        var known = ids.Length == 0 ? [] : await db.Vms.AsNoTracking()
+            .Where(vm => EF.Parameter(ids).Contains(vm.Id))
+            .Select(vm => new { vm.Id, vm.Generation, vm.MemoryInstance })
+            .ToDictionaryAsync(vm => vm.Id);
         foreach (var shown in Vms)
         {
-            if (await db.Vms.AsNoTracking().SingleOrDefaultAsync(vm => vm.Id == shown.Vm) is { } vm
+            if (known.GetValueOrDefault(shown.Vm) is { } vm
                 && ((IsPresent(shown.Generation, counter) && shown.Generation > vm.Generation)
                     || (IsPresent(shown.MemoryInstance, counter) && shown.MemoryInstance > vm.MemoryInstance)))
             {

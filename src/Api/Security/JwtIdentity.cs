@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Security.Claims;
 using Fleet.Api.Startup;
 using Microsoft.AspNetCore.Authentication;
@@ -54,8 +55,14 @@ internal static class JwtIdentity
             .SelectMany(claim => claim.Value.Split(' ', StringSplitOptions.RemoveEmptyEntries))
             .Where(scope => scope != Scopes.Agent && Scopes.All.Contains(scope))
             .Distinct();
-        return Principals.Of($"jwt:{subject}", scopes, host: null);
+        return Principals.Of($"jwt:{subject}", scopes, host: null, ReadExpiry(token));
     }
+
+    /// <summary>Unix ms, as late as the token is accepted; null where no date can tell it.</summary>
+    private static long? ReadExpiry(ClaimsPrincipal token) =>
+        long.TryParse(token.FindFirstValue("exp"), NumberStyles.None, CultureInfo.InvariantCulture, out var seconds) && seconds < int.MaxValue * 100L
+            ? (seconds * 1000) + (long)Skew.TotalMilliseconds
+            : null;
 
     private static void Configure(JwtBearerOptions jwt, JwtOptions options, TimeProvider time)
     {

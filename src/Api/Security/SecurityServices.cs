@@ -10,6 +10,7 @@ public static class SecurityServices
     public static void AddFleetSecurity(this IServiceCollection services)
     {
         services.AddSingleton<CredentialStore>();
+        services.AddSingleton<CredentialStreams>();
         services.AddSingleton<Refusals>();
         services.AddHostedService(provider => provider.GetRequiredService<Refusals>());
         services.AddSingleton<RateLimits>();

@@ -47,7 +47,7 @@ public static class TokenEndpoints
             .WithTags("Security")
             .WithSummary("Revoke a token or an agent's credential")
             .WithDescription(
-                "At once and for good; repeating it changes nothing. Of an agent's credential only this one is revoked, not the one in `replacedBy`; the "
+                "At once and for good, and streams of the change log that it opened end; repeating it changes nothing. Of an agent's credential only this one is revoked, not the one in `replacedBy`; the "
                 + "host's streams end, and an agent with another credential opens them again. What is armed stays armed. `If-Match` is optional.")
             .WithMetadata(new TakesIfMatch())
             .WithProblems(ProblemTypes.UnknownToken, ProblemTypes.LastAdmin, ProblemTypes.Stale);
@@ -122,6 +122,7 @@ public static class TokenEndpoints
         ClaimsPrincipal user,
         StoreWriter writer,
         CredentialStore credentials,
+        CredentialStreams streams,
         PushHub hub,
         ILogger<CredentialStore> logger,
         CancellationToken cancellationToken)
@@ -134,6 +135,7 @@ public static class TokenEndpoints
         }
 
         credentials.Forget(token);
+        streams.End(token);
         if (outcome.Value.Host is { } host)
         {
             // A stream was authorized when it was opened; whoever still has the right opens another.

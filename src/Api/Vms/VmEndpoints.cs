@@ -1,5 +1,6 @@
 using System.ComponentModel;
 using System.Security.Claims;
+using Fleet.Api.Agents;
 using Fleet.Api.Lists;
 using Fleet.Api.OpenApi;
 using Fleet.Api.Problems;
@@ -121,12 +122,18 @@ public static class VmEndpoints
     }
 
     private static async Task<Results<NoContent, ProblemHttpResult>> DeleteAsync(
-        string vm, HttpContext http, ClaimsPrincipal user, StoreWriter writer, CancellationToken cancellationToken)
+        string vm, HttpContext http, ClaimsPrincipal user, StoreWriter writer, DigestCache digests, CancellationToken cancellationToken)
     {
         var actor = user.Actor();
         var mayClear = user.Has(Scopes.PagesClear);
         var ifMatch = IfMatch.Of(http.Request);
         var outcome = await writer.ExecuteAsync(scope => VmCommands.DeleteAsync(scope, vm, actor, mayClear, ifMatch), cancellationToken);
-        return outcome.IsRefused ? outcome.Problem.ToResult() : TypedResults.NoContent();
+        if (outcome.IsRefused)
+        {
+            return outcome.Problem.ToResult();
+        }
+
+        digests.Forget(vm);
+        return TypedResults.NoContent();
     }
 }

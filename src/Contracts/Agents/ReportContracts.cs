@@ -9,7 +9,7 @@ namespace Fleet.Contracts.Agents;
 /// </summary>
 /// <param name="SpoolId">Made with the spool, 32 lower-case hex digits.</param>
 /// <param name="Reports">Ascending by sequence, without gaps.</param>
-/// <param name="Acks">Acknowledgements of the gate, applied after the reports; they hold the state of this moment and are never spooled.</param>
+/// <param name="Acks">Acknowledgements of the gate, applied after the reports; they hold the state of this moment and are never spooled. A malformed one counts for nothing.</param>
 /// <param name="Obstacles">
 /// All that keeps this host from staging migrations' VMs, at this moment; not spooled. When given, even empty, it replaces what the
 /// host said before; when absent nothing changes.
@@ -35,8 +35,11 @@ public sealed record ReportsRequest(
 /// <param name="Source">As in <see cref="Pages.PageReport"/>, for poison.</param>
 /// <param name="PlacementEpoch">Placement epoch that the agent knew, for a hit or lost markers.</param>
 /// <param name="FirstAt">When it was seen; for a coalesced hit the first time; for lost markers when they were last confirmed.</param>
-/// <param name="LastAt">For a coalesced hit the last time; for lost markers when they were found gone; otherwise as <paramref name="FirstAt"/>.</param>
-/// <param name="Count">Accesses, errors or lost markers this report stands for; 1 for all others.</param>
+/// <param name="LastAt">
+/// For a coalesced hit the last time; for lost markers when they were found gone; otherwise as <paramref name="FirstAt"/>. Where it is before
+/// that, as when the host's clock stepped back, the two change places.
+/// </param>
+/// <param name="Count">Accesses, errors or lost markers this report stands for; 1 for all others. More than 2^40 counts as 2^40.</param>
 /// <param name="Origin">For poison, where it arose, fixed when it was spooled: <c>held</c>, <c>sealed</c> or <c>incoming</c>.</param>
 /// <param name="Migration">For seal, lifted and renounced: the migration. Their epoch is <paramref name="PlacementEpoch"/>.</param>
 /// <param name="MemoryFault">For a fault: the error of this host's memory.</param>
@@ -107,5 +110,5 @@ public static class PoisonOrigins
 /// <param name="Rejected">Reports of this request that can never be applied; counted, logged, and removed from the spool like the others.</param>
 public sealed record ReportsResult(long Applied, IReadOnlyList<RejectedReport> Rejected);
 
-/// <param name="Code">Stable code, such as <c>not-placed-here</c>, <c>unknown-vm</c>, <c>stale-memory-instance</c>, <c>frame-outside-memory</c>.</param>
+/// <param name="Code">Stable code, such as <c>not-placed-here</c>, <c>unknown-vm</c>, <c>stale-memory-instance</c>, <c>frame-outside-memory</c>, <c>malformed-report</c>.</param>
 public sealed record RejectedReport(long Sequence, string Code);

@@ -7,7 +7,7 @@ namespace Fleet.Contracts.Changes;
 /// <param name="Kind">Such as <c>pages.added</c> or <c>migration.granted</c>.</param>
 /// <param name="Resource">Such as <c>vms/vm-1</c>.</param>
 /// <param name="Actor">Id of the credential that asked for it, or <c>system</c>.</param>
-/// <param name="Reason">As given by the caller.</param>
+/// <param name="Reason">As given by the caller; null where none was, or the token may not see it.</param>
 /// <param name="Data">What the kind carries, as JSON; null when it carries nothing, or the token may not see it.</param>
 public sealed record ChangeResource(
     long Revision, string Kind, string Resource, string Actor, string? Reason, DateTimeOffset At, JsonElement? Data);

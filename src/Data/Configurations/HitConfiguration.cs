@@ -27,5 +27,6 @@ internal sealed class HitConfiguration : IEntityTypeConfiguration<HitRow>
             row.Outcome,
         }).IsUnique();
         builder.HasIndex(row => row.Host);
+        builder.HasIndex(row => row.LastAt);
     }
 }

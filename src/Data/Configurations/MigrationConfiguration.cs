@@ -22,6 +22,7 @@ internal sealed class MigrationConfiguration : IEntityTypeConfiguration<Migratio
         builder.Property(row => row.PermitVmmInstance).HasMaxLength(128);
         builder.Property(row => row.Version).IsConcurrencyToken();
         builder.HasIndex(row => row.Vm, "one_active_migration").IsUnique().HasFilter(Active);
+        builder.HasIndex(row => new { row.Vm, row.Id });
         builder.HasIndex(row => row.SourceHost).HasFilter(Active);
         builder.HasIndex(row => row.TargetHost).HasFilter(Active);
     }

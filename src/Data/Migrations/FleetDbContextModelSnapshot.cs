@@ -300,6 +300,8 @@ namespace Fleet.Data.Migrations
 
                     b.HasIndex("Host");
 
+                    b.HasIndex("LastAt");
+
                     b.HasIndex("Vm", "MemoryInstance", "Frame", "Host", "PlacementEpoch", "Access", "Evidence", "Outcome")
                         .IsUnique();
 
@@ -488,6 +490,8 @@ namespace Fleet.Data.Migrations
 
                     b.HasIndex("TargetHost")
                         .HasFilter("\"State\" IN ('preparing', 'switching', 'granted')");
+
+                    b.HasIndex("Vm", "Id");
 
                     b.HasIndex(new[] { "Vm" }, "one_active_migration")
                         .IsUnique()

@@ -48,13 +48,21 @@ public static class StoreMigration
                 throw new StoreException($"{store.DatabasePath} is not a database of Fleet, or its first start was cut off: start the server.");
             }
 
-            return applied.Except(db.Database.GetMigrations()).ToList() is [.., var unknown]
-                ? throw new StoreException($"{store.DatabasePath} was migrated by a newer program, which made {unknown}.")
-                : [.. db.Database.GetPendingMigrations()];
+            RefuseNewer(db, applied, store);
+            return [.. db.Database.GetPendingMigrations()];
         }
         catch (SqliteException exception)
         {
             throw new StoreException($"{store.DatabasePath} is not a database of Fleet: {exception.Message}", exception);
+        }
+    }
+
+    /// <exception cref="StoreException">A newer program has migrated it: this one does not know what its tables mean.</exception>
+    internal static void RefuseNewer(FleetDbContext db, IEnumerable<string> applied, StoreOptions store)
+    {
+        if (applied.Except(db.Database.GetMigrations()).ToList() is [.., var unknown])
+        {
+            throw new StoreException($"{store.DatabasePath} was migrated by a newer program, which made {unknown}.");
         }
     }
 }

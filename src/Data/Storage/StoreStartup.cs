@@ -53,6 +53,7 @@ public sealed class StoreStartup(StoreContexts contexts, IOptions<StoreOptions> 
         }
 
         await using var db = contexts.OpenWriter();
+        StoreMigration.RefuseNewer(db, await db.Database.GetAppliedMigrationsAsync(cancellationToken), store);
         await db.Database.MigrateAsync(cancellationToken);
         await db.Database.ExecuteSqlRawAsync("PRAGMA journal_mode=WAL;", cancellationToken);
         var revision = await db.Counter.AsNoTracking().Select(row => row.Revision).SingleAsync(cancellationToken);

@@ -62,11 +62,11 @@ public sealed class WriteBatch(StoreContexts contexts, IEnumerable<ICommitObserv
 
         await AddMigrationHostsAsync(db, [.. vms], touched);
         await transaction.CommitAsync();
+        Publish(revision, touched);
         WriterMetrics.Batch.Record(commands.Count);
         WriterMetrics.Commit.Record(time.GetElapsedTime(started).TotalSeconds);
         activity?.SetTag("fleet.revision", revision).SetTag("fleet.commands", commands.Count);
-        afterCommit.ForEach(action => action());
-        Publish(revision, touched);
+        afterCommit.ForEach(Run);
         applied.ForEach(command => command.Complete());
         failed.ForEach(item => item.Command.Fail(item.Exception));
         Log(revision, commands.Count, changes);
@@ -149,6 +149,19 @@ public sealed class WriteBatch(StoreContexts contexts, IEnumerable<ICommitObserv
         }
 
         return false;
+    }
+
+    /// <summary>As below: it is stored, and nothing that is done about it may say otherwise.</summary>
+    private void Run(Action action)
+    {
+        try
+        {
+            action();
+        }
+        catch (Exception exception)
+        {
+            StoreLog.AfterCommitFailed(logger, exception);
+        }
     }
 
     private void Publish(long revision, HashSet<Touched> touched)

@@ -1,6 +1,7 @@
 using System.Collections.Concurrent;
 using System.Net.Http.Headers;
 using Fleet.Api.Startup;
+using Fleet.Data.Storage;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.DependencyInjection.Extensions;
@@ -18,7 +19,7 @@ public sealed class ApiHost : IAsyncDisposable
     private readonly TempFolder _folder;
     private readonly WebApplication _app;
 
-    private ApiHost(TempFolder? folder, TimeProvider? time, string[] args)
+    private ApiHost(TempFolder? folder, TimeProvider? time, Action<StoreOptions>? store, string[] args)
     {
         _ownsFolder = folder is null;
         _folder = folder ?? new TempFolder();
@@ -34,6 +35,11 @@ public sealed class ApiHost : IAsyncDisposable
                     builder.Services.RemoveAll<TimeProvider>();
                     builder.Services.AddSingleton(time);
                 }
+
+                if (store is not null)
+                {
+                    builder.Services.Configure(store);
+                }
             });
     }
 
@@ -47,9 +53,15 @@ public sealed class ApiHost : IAsyncDisposable
 
     public HttpClient Admin { get; private set; } = null!;
 
-    public static async Task<ApiHost> StartAsync(TempFolder? folder = null, TimeProvider? time = null, params string[] args)
+    public static Task<ApiHost> StartAsync(TempFolder? folder = null, TimeProvider? time = null, params string[] args) =>
+        StartAsync(new ApiHost(folder, time, null, args));
+
+    /// <summary>With interceptors of the store's statements.</summary>
+    public static Task<ApiHost> StartWithAsync(Action<StoreOptions> store, TimeProvider? time = null) =>
+        StartAsync(new ApiHost(null, time, store, []));
+
+    private static async Task<ApiHost> StartAsync(ApiHost host)
     {
-        var host = new ApiHost(folder, time, args);
         try
         {
             await host._app.StartAsync();
