@@ -13,6 +13,8 @@ namespace Fleet.Api.Tests;
 /// <summary>What is taken and what is refused while VMs are quarantined after a restore, and the override for hosts that are dead.</summary>
 public sealed class QuarantineTests
 {
+    private static readonly MemoryRegion[] OtherMemory = [new("0x0", 32 << 20, 4096), new("0x4000000", 64 << 20, 4096)];
+
     [Fact]
     [Trait("Invariant", "I4")]
     public async Task Quarantine_RefusesEveryChangeButNewPoison()
@@ -90,12 +92,17 @@ public sealed class QuarantineTests
         Assert.Contains(ChangeKinds.HostFenced, await world.KindsAsync("hosts/host-c"));
     }
 
-    /// <summary>The override was wrong, or the host came back: what it knows is not lost, and it learns that it must stop its guest.</summary>
+    /// <summary>
+    /// The override was wrong, or the host came back: what it knows is not lost, and it learns that it must stop its guest. The memory that its
+    /// guest has is not that of the owner's.
+    /// </summary>
     [Fact]
+    [Trait("Invariant", "I3")]
     [Trait("Invariant", "I4")]
     public async Task Fence_HostComesBack_ItsPagesJoinAndItIsToldWhoOwns()
     {
         await using var world = await GateWorld.StartAsync();
+        await world.Api.Admin.AddPagesAsync(GateWorld.Vm, new PageReport(16000, 12));
         var memory = (await world.VmAsync()).MemoryInstance;
         await world.QuarantineAsync();
         await world.A.StateAsync(RestoreWorld.Statement(memory).Live(50, "boot-a:1:1"));
@@ -105,14 +112,82 @@ public sealed class QuarantineTests
         var owned = await world.Api.AssertOwnedAsync("host-a");
 
         await world.C.AssertMustStateAsync();
-        await world.C.ClaimAndStateAsync(RestoreWorld.Statement(memory, 8).Live(55, "boot-c:1:1"));
+        await world.C.ClaimAndStateAsync(RestoreWorld.Statement(memory, 8, 20000).Live(55, "boot-c:1:1") with { Memory = OtherMemory });
 
-        Assert.Equal([8], await world.Api.FramesAsync());
+        Assert.Equal([8, 16000], await world.Api.FramesAsync());
         var after = await world.Api.AssertOwnedAsync("host-a");
-        Assert.Equal(owned.PlacementEpoch, after.PlacementEpoch);
+        Assert.Equal((owned.PlacementEpoch, owned.Version), (after.PlacementEpoch, after.Version));
+        Assert.Equal(owned.Memory, after.Memory);
+        Assert.Equal(1, await world.Api.CountAsync(ChangeKinds.PagesNotTaken));
         var desired = await world.C.DesiredAsync(GateWorld.Vm);
         Assert.Equal(("host-a", false, after.PlacementEpoch), (desired.Owner, desired.Quarantined, desired.PlacementEpoch));
         Assert.Equal(StatementStates.Stated, (await world.Api.HostAsync("host-c")).Statement);
+
+        // It never held the VM that anyone else remembers: what it reports from now on is not the VM's.
+        Assert.Equal("not-placed-here", await world.PoisonAsync(world.C, 9, PoisonOrigins.Held));
+    }
+
+    /// <summary>A statement speaks for what a restore forgot, not for a VM whose owner is known: that needs no statement, but a placement.</summary>
+    [Fact]
+    [Trait("Invariant", "I3")]
+    [Trait("Invariant", "I7")]
+    public async Task Statement_OfAHostThatEnrolledAfterTheQuarantine_TouchesNoVmOfAnother()
+    {
+        await using var world = await GateWorld.StartAsync();
+        await world.Api.Admin.AddPagesAsync(GateWorld.Vm, new PageReport(16000, 12));
+        var memory = (await world.VmAsync()).MemoryInstance;
+        await world.QuarantineAsync();
+        await world.A.StateAsync(RestoreWorld.Statement(memory).Live(50, "boot-a:1:1"));
+        await world.B.ClaimAndStateAsync();
+        await world.C.ClaimAndStateAsync();
+        var owned = await world.Api.AssertOwnedAsync("host-a");
+
+        var late = await (await world.Api.EnrolAsync("host-z")).ClaimAsync(highestSeen: 1);
+        Assert.True(late.Claim.StatementRequired);
+        var lie = RestoreWorld.Statement(memory, 8, 20000).Live(await world.Api.CounterAsync(), "boot:1:1") with { Memory = OtherMemory, Attach = new VmAttach("handoff") };
+        await late.StateAsync(lie, lie with { Vm = "vm-squatted" });
+
+        Assert.Equal([16000], await world.Api.FramesAsync());
+        var after = await world.Api.AssertOwnedAsync("host-a");
+        Assert.Equal((owned.Generation, owned.Version), (after.Generation, after.Version));
+        Assert.Equal(owned.Memory, after.Memory);
+        await (await late.Client.GetAsync(Routes.DesiredVm("host-z", GateWorld.Vm))).ProblemAsync(HttpStatusCode.NotFound, "unknown-vm");
+        Assert.Equal("not-placed-here", await world.PoisonAsync(late, 9, PoisonOrigins.Held));
+        await (await world.Api.Admin.GetAsync(Routes.Vm("vm-squatted"))).ProblemAsync(HttpStatusCode.NotFound, "unknown-vm");
+        Assert.Contains(world.Api.Logs, line => line.EventId == 2440 && line.Text.Contains("host-z", StringComparison.Ordinal) && line.Text.Contains("vm-squatted", StringComparison.Ordinal));
+    }
+
+    /// <summary>It has been said what the host holds: what comes later is made by those who may.</summary>
+    [Fact]
+    [Trait("Invariant", "I7")]
+    public async Task Statement_Repeated_MakesNoVm()
+    {
+        await using var world = await GateWorld.StartAsync();
+        await world.QuarantineAsync();
+        await world.A.StateAsync();
+        var unknown = RestoreWorld.Statement(1) with { Vm = "vm-squatted", Memory = ApiCalls.Memory64MiB, Attach = new VmAttach("handoff") };
+
+        await world.A.StateAsync(unknown);
+        await (await world.Api.Admin.GetAsync(Routes.Vm("vm-squatted"))).ProblemAsync(HttpStatusCode.NotFound, "unknown-vm");
+        await world.B.ClaimAndStateAsync();
+        await world.C.ClaimAndStateAsync();
+        await world.A.StateAsync(unknown);
+
+        await (await world.Api.Admin.GetAsync(Routes.Vm("vm-squatted"))).ProblemAsync(HttpStatusCode.NotFound, "unknown-vm");
+    }
+
+    /// <summary>The backup is of a time before the only host's only VM.</summary>
+    [Fact]
+    [Trait("Invariant", "I2")]
+    public async Task Statement_OfTheOnlyHostWhereNoVmIsKnown_MakesItsVm()
+    {
+        await using var api = await ApiHost.StartAsync();
+        var agent = await (await api.EnrolAsync("host-a")).ClaimAsync();
+        await agent.ClaimAsync(highestSeen: 1_000_000);
+
+        await agent.StateAsync(RestoreWorld.Statement(1, 7) with { Memory = ApiCalls.Memory64MiB, Attach = new VmAttach("handoff") });
+
+        Assert.Equal([7], await api.FramesAsync());
     }
 
     /// <summary>That it was parked is what the backup says; a host may have it running since.</summary>

@@ -43,7 +43,7 @@ internal static class OverrideCommands
             row.Version = scope.Change(ChangeKinds.HostFenced, ChangeResources.Host(host), actor, reason);
         }
 
-        return new StatementTaken(await Quarantine.TryEndAsync(scope, actor));
+        return new StatementTaken(await Quarantine.TryEndAsync(scope, actor), []);
     }
 
     /// <summary>Names the owner of a VM whose owner the statements do not tell.</summary>
