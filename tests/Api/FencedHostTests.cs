@@ -3,6 +3,7 @@ using Fleet.Api.Agents.Push;
 using Fleet.Api.Tests.Support;
 using Fleet.Contracts;
 using Fleet.Contracts.Migrations;
+using Fleet.Contracts.Pages;
 using Fleet.Data.Storage;
 using Microsoft.Extensions.DependencyInjection;
 
@@ -84,6 +85,24 @@ public sealed class FencedHostTests
         await world.LiftedAsync(world.B);
         await world.CompleteAsync();
         Assert.DoesNotContain(GateWorld.Vm, await SnapshotAsync(world, world.A.Host));
+    }
+
+    /// <summary>Its guest runs until it has stopped it, and must not read what has failed in the meantime.</summary>
+    [Fact]
+    [Trait("Invariant", "I1")]
+    public async Task C7_OwnerRebuiltAwayFromAndBack_IsToldOfNewPoison()
+    {
+        await using var world = await GateWorld.StartAsync();
+        world.FallSilent();
+        await world.B.ClaimAsync();
+        await world.RebuildAsync(world.B.Host);
+        await world.A.ClaimAsync();
+        var seen = await world.A.DesiredAsync(GateWorld.Vm);
+        Assert.Empty(await world.A.RefetchAsync(seen));
+
+        await world.Api.Admin.AddPagesAsync(GateWorld.Vm, new PageReport(2, 12));
+
+        Assert.Equal([GateWorld.Vm], await world.A.RefetchAsync(seen));
     }
 
     private static async Task MoveFencedAsync(GateWorld world)

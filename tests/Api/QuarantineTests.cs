@@ -190,6 +190,32 @@ public sealed class QuarantineTests
         Assert.Equal([7], await api.FramesAsync());
     }
 
+    /// <summary>The restored database says host-a; host-b runs the guest, and host-c is awaited for as long as it takes.</summary>
+    [Fact]
+    [Trait("Invariant", "I1")]
+    public async Task Quarantine_NewPoison_IsToldToTheHostThatRunsTheGuest()
+    {
+        await using var world = await GateWorld.StartAsync();
+        var memory = (await world.VmAsync()).MemoryInstance;
+        await world.QuarantineAsync();
+        await world.B.ClaimAndStateAsync(RestoreWorld.Statement(memory).Live(60));
+        using var stop = new CancellationTokenSource(TimeSpan.FromSeconds(60));
+        await using var events = world.B.StreamAsync(new DesiredView(), stop).GetAsyncEnumerator(stop.Token);
+        await UntilAsync(events, "snapshot-end");
+        var seen = await world.B.DesiredAsync(GateWorld.Vm);
+        Assert.Empty(await world.B.RefetchAsync(seen));
+
+        await world.Api.Admin.AddPagesAsync(GateWorld.Vm, new PageReport(2, 12));
+        Assert.Equal([GateWorld.Vm], await world.B.RefetchAsync(seen));
+        await UntilAsync(events, "delta");
+
+        seen = await world.B.DesiredAsync(GateWorld.Vm);
+        Assert.Empty(await world.B.RefetchAsync(seen));
+        await world.A.StateAsync(RestoreWorld.Statement(memory, 3));
+        Assert.Equal([GateWorld.Vm], await world.B.RefetchAsync(seen));
+        await UntilAsync(events, "delta");
+    }
+
     /// <summary>That it was parked is what the backup says; a host may have it running since.</summary>
     [Fact]
     [Trait("Invariant", "I4")]
@@ -203,5 +229,14 @@ public sealed class QuarantineTests
         await world.QuarantineAsync();
 
         await (await world.ParkAsync()).ProblemAsync(HttpStatusCode.Conflict, "vm-quarantined");
+    }
+
+    private static async Task UntilAsync(IAsyncEnumerator<(string Name, int Count)> events, string name)
+    {
+        do
+        {
+            Assert.True(await events.MoveNextAsync(), $"The stream ended without {name}.");
+        }
+        while (events.Current.Name != name);
     }
 }
