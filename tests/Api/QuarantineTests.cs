@@ -216,6 +216,70 @@ public sealed class QuarantineTests
         await UntilAsync(events, "delta");
     }
 
+    /// <summary>A host that was never heard of before has nothing that a restored database could have forgotten.</summary>
+    [Fact]
+    public async Task CreateVm_AfterTheQuarantine_DoesNotWaitForANewHost()
+    {
+        await using var world = await GateWorld.StartAsync();
+        await world.QuarantineAsync();
+        await world.A.StateAsync();
+        await world.B.ClaimAndStateAsync();
+        await world.C.ClaimAndStateAsync();
+
+        var late = await (await world.Api.EnrolAsync("host-z")).ClaimAsync(spool: new SpoolPosition(Guid.NewGuid().ToString("N"), 0));
+
+        Assert.False(late.Claim.StatementRequired);
+        Assert.Equal(StatementStates.Stated, (await world.Api.HostAsync("host-z")).Statement);
+        Assert.Equal(HttpStatusCode.Created, (await world.Api.Admin.PutVmAsync("vm-2", "host-z")).StatusCode);
+        Assert.Equal("vm-2", (await late.DesiredAsync("vm-2")).Vm);
+    }
+
+    /// <summary>What a new host's first claim shows of a former life: it may hold what was forgotten.</summary>
+    [Theory]
+    [InlineData("highest-seen")]
+    [InlineData("incarnation")]
+    [InlineData("spool")]
+    [Trait("Invariant", "I4")]
+    public async Task CreateVm_AfterTheQuarantine_WaitsForAHostOfAFormerLifeUntilItIsFenced(string what)
+    {
+        await using var world = await GateWorld.StartAsync();
+        await world.QuarantineAsync();
+        await world.A.StateAsync();
+        await world.B.ClaimAndStateAsync();
+        await world.C.ClaimAndStateAsync();
+        var agent = await world.Api.EnrolAsync("host-z");
+        await (await world.Api.FenceAsync("host-z")).ProblemAsync(HttpStatusCode.NotFound, "unknown-host");
+
+        await (what switch
+        {
+            "highest-seen" => agent.ClaimAsync(highestSeen: 1),
+            "incarnation" => agent.ClaimAsync(lastIncarnation: 1),
+            _ => agent.ClaimAsync(spool: new SpoolPosition(agent.SpoolId, 1)),
+        });
+
+        Assert.True(agent.Claim.StatementRequired);
+        await (await world.Api.Admin.PutVmAsync("vm-2", "host-a")).ProblemAsync(HttpStatusCode.Conflict, "vm-quarantined");
+        await (await world.Api.FenceAsync("host-z")).ProblemAsync(HttpStatusCode.Conflict, "host-online");
+        await (await world.Api.FenceAsync("host-c")).ProblemAsync(HttpStatusCode.Conflict, "not-quarantined");
+        world.FallSilent();
+        Assert.Equal(HttpStatusCode.OK, (await world.Api.FenceAsync("host-z")).StatusCode);
+        Assert.Equal(HttpStatusCode.Created, (await world.Api.Admin.PutVmAsync("vm-2", "host-a")).StatusCode);
+    }
+
+    /// <summary>Its claim shows nothing, because it lost its state; the database remembers that it was a host.</summary>
+    [Fact]
+    [Trait("Invariant", "I4")]
+    public async Task Claim_OfAHostThatTheDatabaseKnows_MustState()
+    {
+        await using var world = await GateWorld.StartAsync(withVm: false);
+        await world.QuarantineAsync();
+        await world.A.StateAsync();
+        await world.B.ClaimAsync();
+
+        Assert.True(world.B.Claim.StatementRequired);
+        await (await world.Api.Admin.PutVmAsync("vm-2", "host-a")).ProblemAsync(HttpStatusCode.Conflict, "vm-quarantined");
+    }
+
     /// <summary>That it was parked is what the backup says; a host may have it running since.</summary>
     [Fact]
     [Trait("Invariant", "I4")]

@@ -21,7 +21,8 @@ internal static class OverrideCommands
             return ProblemTypes.HostNotFound;
         }
 
-        if (!await scope.Db.Vms.AnyAsync(vm => vm.Quarantined))
+        // A host that is awaited keeps VMs from being created, also where none is quarantined.
+        if (Quarantine.StateOf(row, scope.Revision) != StatementStates.Pending && !await scope.Db.Vms.AnyAsync(vm => vm.Quarantined))
         {
             return ProblemTypes.NotQuarantined;
         }

@@ -16,6 +16,17 @@ internal static class Quarantine
     public static IQueryable<HostRow> Awaited(FleetDbContext db, long epoch) =>
         db.Hosts.Where(row => row.Incarnation != null && row.StatedEpoch != epoch && row.FencedEpoch != epoch);
 
+    /// <summary>
+    /// Whether a host that claims can have nothing that the restored database forgot: it was never claimed as far as is known, and its agent
+    /// shows nothing of a former life. One that was a host between the backup and the restore shows numbers. While anything is quarantined
+    /// it is asked all the same: its boot id may account for a VMM that is looked for.
+    /// </summary>
+    public static async Task<bool> HasNothingToStateAsync(WriteScope scope, HostRow row, Shown shown) =>
+        StoreEpochs.Of(scope.Revision) > 0
+        && row.Incarnation is null
+        && shown is { HighestSeen: 0, Incarnation: null, Spool: null or { Applied: 0 } }
+        && !await scope.Db.Vms.AnyAsync(vm => vm.Quarantined);
+
     public static string? StateOf(HostRow row, long counter) =>
         StoreEpochs.Of(counter) is not (> 0 and var epoch) || row.Incarnation is null ? null
         : row.StatedEpoch == epoch ? StatementStates.Stated
