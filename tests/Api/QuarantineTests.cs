@@ -280,6 +280,30 @@ public sealed class QuarantineTests
         await (await world.Api.Admin.PutVmAsync("vm-2", "host-a")).ProblemAsync(HttpStatusCode.Conflict, "vm-quarantined");
     }
 
+    /// <summary>A guest that was stated on host-a is another's; deleted and made again under the same name, the VM is none of host-a's.</summary>
+    [Fact]
+    [Trait("Invariant", "I7")]
+    public async Task Delete_OfAVmThatAHostStated_ConcernsItNoLonger()
+    {
+        await using var world = await GateWorld.StartAsync();
+        var memory = (await world.VmAsync()).MemoryInstance;
+        await world.QuarantineAsync();
+        await world.A.StateAsync(RestoreWorld.Statement(memory).Live(50, "boot-a:1:1"));
+        await world.B.ClaimAndStateAsync(RestoreWorld.Statement(memory).Live(51));
+        await world.C.ClaimAndStateAsync();
+        await world.Api.ReleaseAsync("host-b");
+        Assert.Equal("host-b", (await world.A.DesiredAsync(GateWorld.Vm)).Owner);
+        using var stop = new CancellationTokenSource(TimeSpan.FromSeconds(60));
+        await using var events = world.A.StreamAsync(new DesiredView(), stop).GetAsyncEnumerator(stop.Token);
+        await UntilAsync(events, "snapshot-end");
+
+        Assert.Equal(HttpStatusCode.NoContent, (await world.Api.Admin.DeleteAsync(Routes.Vm(GateWorld.Vm))).StatusCode);
+        await UntilAsync(events, "vm-removed");
+        await world.Api.Admin.CreateVmAsync(GateWorld.Vm, "host-c");
+
+        await (await world.A.Client.GetAsync(Routes.DesiredVm("host-a", GateWorld.Vm))).ProblemAsync(HttpStatusCode.NotFound, "unknown-vm");
+    }
+
     /// <summary>That it was parked is what the backup says; a host may have it running since.</summary>
     [Fact]
     [Trait("Invariant", "I4")]
