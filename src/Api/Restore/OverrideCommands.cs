@@ -3,6 +3,7 @@ using Fleet.Api.Problems;
 using Fleet.Contracts;
 using Fleet.Contracts.Hosts;
 using Fleet.Data.Entities;
+using Fleet.Data.Placement;
 using Fleet.Data.Writing;
 using Microsoft.EntityFrameworkCore;
 
@@ -72,7 +73,8 @@ internal static class OverrideCommands
 
         var statements = await scope.Db.Statements.Where(row => row.Vm == id).ToListAsync();
         var ownership = OwnerRules.Release(vm, host, statements.Find(row => row.Host == host), statements);
-        await Quarantine.EndAsync(scope, vm, ownership, statements, ChangeKinds.VmReleased, actor, reason);
+        var open = await PlacementHistory.OpenOfAsync(scope, [id]);
+        await Quarantine.EndAsync(scope, vm, ownership, statements, open[id], ChangeKinds.VmReleased, actor, reason);
         return new Done();
     }
 }
