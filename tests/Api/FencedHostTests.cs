@@ -3,6 +3,7 @@ using Fleet.Api.Agents.Push;
 using Fleet.Api.Tests.Support;
 using Fleet.Contracts;
 using Fleet.Contracts.Migrations;
+using Fleet.Contracts.Pages;
 using Fleet.Data.Storage;
 using Microsoft.Extensions.DependencyInjection;
 
@@ -84,6 +85,46 @@ public sealed class FencedHostTests
         await world.LiftedAsync(world.B);
         await world.CompleteAsync();
         Assert.DoesNotContain(GateWorld.Vm, await SnapshotAsync(world, world.A.Host));
+    }
+
+    /// <summary>Its guest runs until it has stopped it, and must not read what has failed in the meantime.</summary>
+    [Fact]
+    [Trait("Invariant", "I1")]
+    public async Task C7_OwnerRebuiltAwayFromAndBack_IsToldOfNewPoison()
+    {
+        await using var world = await GateWorld.StartAsync();
+        world.FallSilent();
+        await world.B.ClaimAsync();
+        await world.RebuildAsync(world.B.Host);
+        await world.A.ClaimAsync();
+        var seen = await world.A.DesiredAsync(GateWorld.Vm);
+        Assert.Empty(await world.A.RefetchAsync(seen));
+
+        await world.Api.Admin.AddPagesAsync(GateWorld.Vm, new PageReport(2, 12));
+
+        Assert.Equal([GateWorld.Vm], await world.A.RefetchAsync(seen));
+    }
+
+    /// <summary>The VM of the same name that comes after it is another.</summary>
+    [Fact]
+    [Trait("Invariant", "I7")]
+    public async Task VmRebuiltAwayAndDeleted_ConcernsTheFencedHostNoLonger()
+    {
+        await using var world = await GateWorld.StartAsync();
+        world.FallSilent();
+        await world.B.ClaimAsync();
+        await world.RebuildAsync(world.B.Host);
+        await world.A.ClaimAsync();
+        var seen = await world.A.DesiredAsync(GateWorld.Vm);
+        Assert.Empty(await world.A.RefetchAsync(seen));
+
+        Assert.Equal(HttpStatusCode.NoContent, (await world.Api.Admin.DeleteAsync(Routes.Vm(GateWorld.Vm))).StatusCode);
+        Assert.Equal([GateWorld.Vm], await world.A.RefetchAsync(seen));
+        await world.Api.Admin.CreateVmAsync(GateWorld.Vm, world.C.Host);
+
+        await (await world.A.Client.GetAsync(Routes.DesiredVm(world.A.Host, GateWorld.Vm))).ProblemAsync(HttpStatusCode.NotFound, "unknown-vm");
+        Assert.DoesNotContain(GateWorld.Vm, await SnapshotAsync(world, world.A.Host));
+        Assert.Equal([("host-a", false), ("host-b", false), ("host-c", true)], await world.PlacementsAsync());
     }
 
     private static async Task MoveFencedAsync(GateWorld world)

@@ -32,7 +32,8 @@ public static class ClaimEndpoints
             .WithSummary("Take over the host as a new agent process")
             .WithDescription("Every claim supersedes the one before: its streams end, its heartbeats and reports are refused with `agent-superseded`. "
                 + "`highestSeen` and `lastIncarnation` from the future prove that the database was put back from a backup: then a new store epoch begins. "
-                + "With `statementRequired` the agent promises that store epoch, durably, and states what it holds before anything else. "
+                + "With `statementRequired` the agent promises that store epoch, durably, and states what it holds before anything else; "
+                + "a host that was never heard of and shows nothing of a former life need not, once nothing is quarantined. "
                 + "A claim that shows an older `lastIncarnation` than has been used is of another copy of the state folder; the second within 10 minutes makes the host "
                 + "contested, and such claims are refused with `host-contested` and `Retry-After`, until the host is enrolled anew or one of the two is silent for 2 minutes.")
             .WithProblems(ProblemTypes.InvalidId, ProblemTypes.InvalidRequest, ProblemTypes.MalformedBody, ProblemTypes.HostContested);
@@ -108,6 +109,11 @@ public static class ClaimEndpoints
 
         await HostRows.EnsureAsync(scope, host, actor);
         var row = (await scope.Db.Hosts.FindAsync(host))!;
+        if (await Quarantine.HasNothingToStateAsync(scope, row, shown))
+        {
+            row.StatedEpoch = StoreEpochs.Of(scope.Revision);
+        }
+
         var capabilities = JsonSerializer.Serialize(request.Capabilities, FleetJson.Default.IReadOnlyDictionaryStringString);
         var revision = scope.Change(ChangeKinds.HostClaimed, ChangeResources.Host(host), actor, payload: capabilities);
         row.Incarnation = revision;

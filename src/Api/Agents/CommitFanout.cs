@@ -18,6 +18,7 @@ public sealed class CommitFanout(DesiredIndex index, StatusBoard board, PushHub 
             _storeEpoch = StoreEpochs.Of(revision);
             index.InvalidateAll();
             hub.EndAll("store-epoch");
+            board.ChangedAll();
         }
 
         foreach (var (host, vm) in touched)

@@ -77,6 +77,15 @@ public sealed class StatusBoard(TimeProvider time, IOptions<FleetOptions> option
 
     public Pulse Changed(string host) => Of(host).Changed;
 
+    /// <summary>Something changed that concerns every host.</summary>
+    public void ChangedAll()
+    {
+        foreach (var entry in _hosts.Values)
+        {
+            entry.Changed.Set();
+        }
+    }
+
     public IEnumerable<(string Host, string State, long? HeardAt)> All() =>
         _hosts.Select(host => (host.Key, StateOf(host.Value, Now), host.Value.HeardAt));
 

@@ -3,6 +3,7 @@ using Fleet.Api.Problems;
 using Fleet.Contracts;
 using Fleet.Contracts.Hosts;
 using Fleet.Data.Entities;
+using Fleet.Data.Placement;
 using Fleet.Data.Writing;
 using Microsoft.EntityFrameworkCore;
 
@@ -21,7 +22,8 @@ internal static class OverrideCommands
             return ProblemTypes.HostNotFound;
         }
 
-        if (!await scope.Db.Vms.AnyAsync(vm => vm.Quarantined))
+        // A host that is awaited keeps VMs from being created, also where none is quarantined.
+        if (Quarantine.StateOf(row, scope.Revision) != StatementStates.Pending && !await scope.Db.Vms.AnyAsync(vm => vm.Quarantined))
         {
             return ProblemTypes.NotQuarantined;
         }
@@ -43,7 +45,7 @@ internal static class OverrideCommands
             row.Version = scope.Change(ChangeKinds.HostFenced, ChangeResources.Host(host), actor, reason);
         }
 
-        return new StatementTaken(await Quarantine.TryEndAsync(scope, actor));
+        return new StatementTaken(await Quarantine.TryEndAsync(scope, actor), []);
     }
 
     /// <summary>Names the owner of a VM whose owner the statements do not tell.</summary>
@@ -71,7 +73,8 @@ internal static class OverrideCommands
 
         var statements = await scope.Db.Statements.Where(row => row.Vm == id).ToListAsync();
         var ownership = OwnerRules.Release(vm, host, statements.Find(row => row.Host == host), statements);
-        await Quarantine.EndAsync(scope, vm, ownership, statements, ChangeKinds.VmReleased, actor, reason);
+        var open = await PlacementHistory.OpenOfAsync(scope, [id]);
+        await Quarantine.EndAsync(scope, vm, ownership, statements, open[id], ChangeKinds.VmReleased, actor, reason);
         return new Done();
     }
 }

@@ -23,7 +23,7 @@ public static class OverrideEndpoints
             .WithTags("Hosts")
             .WithSummary("Assert, after a restore from backup, that a host is dead and runs no guest")
             .WithDescription(
-                "For a host whose statement is `pending` and will not come. Refused while its agent is heard, once it has stated, and where nothing is quarantined. "
+                "For a host whose statement is `pending` and will not come. Refused while its agent is heard, once it has stated, and where neither the host is awaited nor anything quarantined. "
                 + "If it comes back, its poisoned pages join the sets, and it stops guests that others own.")
             .WithProblems(
                 ProblemTypes.InvalidId, ProblemTypes.InvalidRequest, ProblemTypes.MalformedBody, ProblemTypes.HostNotFound,

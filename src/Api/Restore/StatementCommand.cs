@@ -14,8 +14,9 @@ using Microsoft.EntityFrameworkCore;
 namespace Fleet.Api.Restore;
 
 /// <summary>
-/// Takes a host's statement, as one command: its pages join the sets at once and nothing is cleared; the rest is kept until all have
-/// stated.
+/// Takes a host's statement, as one command: its pages join the sets at once; the rest is kept until all have stated. It speaks for what a
+/// restore may have forgotten. Of a VM whose quarantine has ended it only adds pages, and only where the host has held the VM, or was
+/// awaited and fenced: neither its layout nor what other hosts hold is a late host's to say (I3, I7).
 /// </summary>
 internal sealed class StatementCommand
 {
@@ -23,9 +24,16 @@ internal sealed class StatementCommand
     private readonly string _host;
     private readonly string _actor;
     private readonly bool _isRepeated;
+    private readonly bool _isFenced;
+    private readonly List<string> _ignored = [];
+    private bool? _mayBeForgotten;
 
-    private StatementCommand(WriteScope scope, string host, string actor, bool isRepeated) =>
-        (_scope, _host, _actor, _isRepeated) = (scope, host, actor, isRepeated);
+    private StatementCommand(WriteScope scope, HostRow row, string actor)
+    {
+        var epoch = StoreEpochs.Of(scope.Revision);
+        (_scope, _host, _actor) = (scope, row.Id, actor);
+        (_isRepeated, _isFenced) = (row.StatedEpoch == epoch, row.FencedEpoch == epoch);
+    }
 
     /// <returns>Number of VMs that stay quarantined.</returns>
     public static async Task<Outcome<StatementTaken>> ApplyAsync(WriteScope scope, string host, StatementRequest request, string actor)
@@ -49,10 +57,10 @@ internal sealed class StatementCommand
 
         if (epoch == 0)
         {
-            return new StatementTaken(0);
+            return new StatementTaken(0, []);
         }
 
-        var command = new StatementCommand(scope, host, actor, isRepeated: row.StatedEpoch == epoch);
+        var command = new StatementCommand(scope, row, actor);
         var pages = 0;
         foreach (var statement in request.Vms)
         {
@@ -71,7 +79,7 @@ internal sealed class StatementCommand
             row.StatedEpoch = epoch;
         }
 
-        return new StatementTaken(await Quarantine.TryEndAsync(scope, actor));
+        return new StatementTaken(await Quarantine.TryEndAsync(scope, actor), command._ignored);
     }
 
     private static long HighestOf(VmStatement statement) =>
@@ -79,16 +87,21 @@ internal sealed class StatementCommand
 
     private async Task<int> TakeAsync(VmStatement statement)
     {
-        if (await _scope.Db.Vms.FindAsync(statement.Vm) is not { } vm)
+        var vm = await _scope.Db.Vms.FindAsync(statement.Vm);
+        if (vm is not { Quarantined: true } && _isRepeated)
         {
-            if (Create(statement) is not { } created)
-            {
-                return 0;
-            }
-
-            vm = created;
+            return 0;
         }
-        else if (_isRepeated && !vm.Quarantined)
+
+        var hasHeld = await _scope.Db.Placements.AnyAsync(row => row.Vm == statement.Vm && row.Host == _host);
+        if (vm is null ? !await MayBeForgottenAsync() : !(vm.Quarantined || hasHeld || _isFenced))
+        {
+            _ignored.Add(statement.Vm);
+            return 0;
+        }
+
+        vm ??= Create(statement);
+        if (vm is null)
         {
             return 0;
         }
@@ -100,7 +113,24 @@ internal sealed class StatementCommand
         }
 
         await StoreAsync(statement, vm);
+        if (vm.Quarantined || hasHeld)
+        {
+            await RememberAsync(statement, vm);
+        }
+
         return await AddPagesAsync(statement, vm);
+    }
+
+    /// <summary>
+    /// Whether a VM that is not known may be one that the restored database forgot: while anything is quarantined or awaited besides this
+    /// host, and for the first to say anything. Later a VM is made by those who may, not by any host with a credential.
+    /// </summary>
+    private async Task<bool> MayBeForgottenAsync()
+    {
+        var epoch = StoreEpochs.Of(_scope.Revision);
+        return _mayBeForgotten ??= await _scope.Db.Vms.AnyAsync(row => row.Quarantined)
+            || await Quarantine.Awaited(_scope.Db, epoch).AnyAsync(row => row.Id != _host)
+            || !await _scope.Db.Hosts.AnyAsync(row => row.StatedEpoch == epoch || row.FencedEpoch == epoch);
     }
 
     /// <summary>The restored database does not know the VM: it is made again from what the host knows, if that is enough.</summary>
@@ -152,7 +182,6 @@ internal sealed class StatementCommand
         row.SealedTo = statement.SealedTo;
         row.Attach = statement.Attach is { } attach ? JsonSerializer.Serialize(attach, FleetJson.Default.VmAttach) : null;
         _scope.Touch(_host, vm.Id);
-        await RememberAsync(statement, vm);
     }
 
     /// <summary>It held the VM, whatever the restored database remembers: reports that it spooled then are authorised by the history.</summary>
@@ -179,7 +208,7 @@ internal sealed class StatementCommand
     {
         var layout = MemoryLayout.Parse(vm.Memory);
         var outside = statement.Pages.Where(page => !layout.Contains(page.Frame, page.Shift)).ToList();
-        if (outside.Count > 0 && statement is { Memory: { } memory } and ({ Live: true } or { Unguarded: true }) && statement.MemoryInstance >= vm.MemoryInstance)
+        if (outside.Count > 0 && vm.Quarantined && statement is { Memory: { } memory } and ({ Live: true } or { Unguarded: true }) && statement.MemoryInstance >= vm.MemoryInstance)
         {
             // The guest that runs has this memory: pages of the set outside of it are of nothing that exists.
             var stated = VmDefinition.ToJson(memory);
@@ -201,4 +230,5 @@ internal sealed class StatementCommand
 }
 
 /// <param name="Quarantined">Number of VMs that stay quarantined.</param>
-internal readonly record struct StatementTaken(int Quarantined);
+/// <param name="Ignored">Stated, and nothing of this host as far as is known.</param>
+internal readonly record struct StatementTaken(int Quarantined, IReadOnlyList<string> Ignored);

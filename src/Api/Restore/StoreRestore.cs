@@ -38,17 +38,15 @@ internal sealed class StoreRestore(StoreWriter writer, IOptions<StoreOptions> st
             scope.Touch(migration.TargetHost, migration.Vm);
         }
 
-        foreach (var vm in await scope.Db.Vms.ToListAsync())
-        {
-            vm.Quarantined = true;
-            vm.QuarantineReason = QuarantineReasons.AwaitingStatements;
+        // Set by set, not row by row: the server does not listen before this is done, and there may be 100,000 VMs.
+        await scope.Db.Vms.ExecuteUpdateAsync(set => set
+            .SetProperty(row => row.Quarantined, true)
+            .SetProperty(row => row.QuarantineReason, QuarantineReasons.AwaitingStatements)
 
             // Whether it was done since the backup nobody knows; who still wants it asks again.
-            vm.ResetWanted = false;
-            vm.Generation = revision;
-            await PlacementHistory.MoveAsync(scope, vm, vm.Host, revision);
-        }
-
+            .SetProperty(row => row.ResetWanted, false)
+            .SetProperty(row => row.Generation, revision));
+        await PlacementHistory.RenewAllAsync(scope, revision);
         RestoreLog.Begun(logger, evidence, epoch);
         return epoch;
     }

@@ -75,10 +75,30 @@ internal static class VmCommands
             await MigrationEnd.FailAsync(scope, migration, vm, actor, new GateReason("vm-deleted"));
         }
 
+        await ForgetOthersAsync(scope, id);
         scope.Db.Pages.RemoveRange(pages);
         scope.Db.Vms.Remove(vm);
         scope.Touch(vm.Host, id);
         return new Done();
+    }
+
+    /// <summary>
+    /// A VM that is created again under this name is another: it concerns neither a host that stated this one nor one from which an override
+    /// took it (I7). The placement history stays, for reports of the memory instances in it.
+    /// </summary>
+    private static async Task ForgetOthersAsync(WriteScope scope, string id)
+    {
+        foreach (var statement in await scope.Db.Statements.Where(row => row.Vm == id).ToListAsync())
+        {
+            scope.Touch(statement.Host, id);
+            scope.Db.Statements.Remove(statement);
+        }
+
+        foreach (var placement in await scope.Db.Placements.Where(row => row.Vm == id && row.Fenced).ToListAsync())
+        {
+            scope.Touch(placement.Host, id);
+            placement.Fenced = false;
+        }
     }
 
     private static async Task<Outcome<PutResult>> CreateAsync(WriteScope scope, VmDefinition definition)

@@ -1,5 +1,5 @@
 using System.Data.Common;
-using Fleet.Data.Entities;
+using Fleet.Data.Placement;
 using Fleet.Data.Storage;
 using Microsoft.Data.Sqlite;
 using Microsoft.EntityFrameworkCore;
@@ -60,7 +60,7 @@ public sealed class WriteBatch(StoreContexts contexts, IEnumerable<ICommitObserv
             await db.Counter.ExecuteUpdateAsync(set => set.SetProperty(row => row.Revision, revision));
         }
 
-        await AddMigrationHostsAsync(db, [.. vms], touched);
+        await Concerned.AddHostsAsync(db, revision, [.. vms], touched);
         await transaction.CommitAsync();
         Publish(revision, touched);
         WriterMetrics.Batch.Record(commands.Count);
@@ -79,28 +79,6 @@ public sealed class WriteBatch(StoreContexts contexts, IEnumerable<ICommitObserv
         if (logger.IsEnabled(LogLevel.Information))
         {
             changes.ForEach(change => StoreLog.Changed(logger, change.Revision, change.Kind, change.Resource, change.Actor));
-        }
-    }
-
-    /// <summary>What changed of a VM concerns the source and the target of its migration as well.</summary>
-    private static async Task AddMigrationHostsAsync(FleetDbContext db, string[] vms, HashSet<Touched> touched)
-    {
-        if (vms.Length == 0)
-        {
-            return;
-        }
-
-        var moving = await db.Migrations.AsNoTracking()
-            .Where(MigrationRow.Active)
-            .Where(row => EF.Parameter(vms).Contains(row.Vm))
-            .Select(row => new { row.Vm, row.SourceHost, row.TargetHost })
-            .ToListAsync();
-        foreach (var migration in moving)
-        {
-            foreach (var host in new[] { migration.SourceHost, migration.TargetHost }.OfType<string>())
-            {
-                touched.Add(new Touched(host, migration.Vm));
-            }
         }
     }
 

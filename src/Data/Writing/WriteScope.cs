@@ -63,7 +63,7 @@ public sealed class WriteScope(FleetDbContext db, long revision, long now)
     }
 
     /// <summary>
-    /// The host is to be told about the VM once this is committed; the source and target of its active migration are told as well.
+    /// The host is to be told about the VM once this is committed; whom else it concerns (<see cref="Placement.Concerned"/>) is told as well.
     /// A VM without a host is still named, for their sake.
     /// </summary>
     public void Touch(string? host, string vm)

@@ -63,8 +63,9 @@ internal sealed partial class GateModel
 
         _statements[agent.Host] = statement;
         _set.UnionWith(statement.Pages.Select(page => page.Frame));
-        if (statement.Right is not null)
+        if (statement.Right is not null && (_quarantine is not null || _held[agent.Host].Count > 0))
         {
+            // Once the quarantine has ended, only a host that is known to have held it is believed that.
             _held[agent.Host].Add(_memory);
         }
 

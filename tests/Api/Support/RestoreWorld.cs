@@ -106,6 +106,14 @@ internal static class RestoreWorld
     public static Task<HttpResponseMessage> StreamAsync(this TestAgent agent) =>
         agent.Client.GetAsync(new Uri(Routes.Desired(agent.Host, agent.Incarnation), UriKind.Relative), HttpCompletionOption.ResponseHeadersRead);
 
+    /// <summary>Beats as an agent that has armed what it has seen.</summary>
+    /// <returns>The VMs that it is told to fetch.</returns>
+    public static async Task<IReadOnlyList<string>> RefetchAsync(this TestAgent agent, DesiredVm seen)
+    {
+        var status = new VmStatus(seen.Vm, seen.MemoryInstance, seen.Generation, seen.Generation, seen.Digest, "armed", null, []);
+        return (await (await agent.BeatAsync(status)).ReadAsync(FleetJson.Default.HeartbeatResult)).Refetch;
+    }
+
     /// <summary>Nothing of the host is taken but a statement.</summary>
     public static async Task AssertMustStateAsync(this TestAgent agent)
     {

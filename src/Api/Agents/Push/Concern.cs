@@ -1,46 +1,35 @@
 using Fleet.Data;
 using Fleet.Data.Entities;
+using Fleet.Data.Placement;
 using Microsoft.EntityFrameworkCore;
 
 namespace Fleet.Api.Agents.Push;
 
-/// <summary>
-/// What concerns a host: the VMs it owns, and those that migrate from or to it. After a restore from backup also what it stated to
-/// hold: while that is quarantined, and where a guest of its is another's now. And what an override took from it: if the host was not
-/// dead after all, its agent learns here that it must stop the guest (GATE.md, "Fence").
-/// </summary>
+/// <summary>What concerns a host: the VMs it owns, and those of <see cref="Concerned"/>.</summary>
 internal sealed class Concern
 {
     private readonly string _host;
-    private readonly HashSet<string> _fenced;
+    private readonly HashSet<string> _others;
 
-    // Of the present store epoch: a new one begins without any. The value: it stated a live guest.
-    private readonly Dictionary<string, bool> _stated;
-
-    private Concern(string host, Dictionary<string, MigrationRow> moving, Dictionary<string, bool> stated, HashSet<string> fenced) =>
-        (_host, Moving, _stated, _fenced) = (host, moving, stated, fenced);
+    private Concern(string host, Dictionary<string, MigrationRow> moving, IEnumerable<string> others) =>
+        (_host, Moving, _others) = (host, moving, [.. moving.Keys, .. others]);
 
     /// <summary>Active migrations from or to the host, by VM.</summary>
     public IReadOnlyDictionary<string, MigrationRow> Moving { get; }
 
-    /// <summary>VMs besides its own that may concern it.</summary>
-    public IEnumerable<string> Vms => Moving.Keys.Union(_stated.Keys).Union(_fenced);
+    /// <summary>VMs that concern it, besides its own.</summary>
+    public IEnumerable<string> Vms => _others;
 
     /// <param name="vm">Only as far as this VM goes; null for all.</param>
     public static async Task<Concern> OfAsync(FleetDbContext db, string host, string? vm, CancellationToken cancellationToken)
     {
-        var moving = await db.Migrations.Where(MigrationRow.Active)
+        var moving = await Concerned.Moving(db)
             .Where(row => (row.SourceHost == host || row.TargetHost == host) && (vm == null || row.Vm == vm))
             .ToDictionaryAsync(row => row.Vm, StringComparer.Ordinal, cancellationToken);
-        var stated = await db.Statements.Where(row => row.Host == host && (vm == null || row.Vm == vm))
-            .ToDictionaryAsync(row => row.Vm, row => row.Live, StringComparer.Ordinal, cancellationToken);
-        var fenced = await db.Placements.Where(row => row.Host == host && row.Fenced && (vm == null || row.Vm == vm))
-            .Select(row => row.Vm)
-            .ToListAsync(cancellationToken);
-        return new Concern(host, moving, stated, [.. fenced]);
+        var stated = Concerned.Stated(db).Where(row => row.Host == host && (vm == null || row.Vm == vm)).Select(row => row.Vm);
+        var fenced = Concerned.Fenced(db).Where(row => row.Host == host && (vm == null || row.Vm == vm)).Select(row => row.Vm);
+        return new Concern(host, moving, await stated.Concat(fenced).ToListAsync(cancellationToken));
     }
 
-    public bool Has(VmRow vm) =>
-        vm.Host == _host || Moving.ContainsKey(vm.Id) || _fenced.Contains(vm.Id)
-        || (_stated.TryGetValue(vm.Id, out var live) && (live || vm.Quarantined));
+    public bool Has(VmRow vm) => vm.Host == _host || _others.Contains(vm.Id);
 }
