@@ -37,12 +37,17 @@ internal static partial class ReportContent
         return Name(errors);
     }
 
-    /// <summary>As it counts: a host whose clock stepped back between the two times has seen them all the same, and no count is beyond all sums.</summary>
+    /// <summary>
+    /// As it counts: a host whose clock stepped back between the two times has seen them all the same, no count is beyond all sums, and poison is not
+    /// lost over a class or a source that only a newer agent knows.
+    /// </summary>
     public static AgentReport Limit(AgentReport report) => report with
     {
         FirstAt = report.LastAt < report.FirstAt ? report.LastAt : report.FirstAt,
         LastAt = report.LastAt < report.FirstAt ? report.FirstAt : report.LastAt,
         Count = Math.Min(report.Count, Counts.Most),
+        Class = report.Class is { } known && PageClasses.IsValid(known) ? known : null,
+        Source = report.Source is { } source && PageSources.IsValid(source) ? source : null,
     };
 
     /// <summary>As much of what is in the way as can be shown: it is told for people to read.</summary>
@@ -106,19 +111,9 @@ internal static partial class ReportContent
     private static void CheckPoison(AgentReport report, string path, ValidationErrors errors)
     {
         PageValidator.CheckPage(report.Frame, report.Shift ?? 0, path, errors);
-        if (report.Class is not null && !PageClasses.IsValid(report.Class))
-        {
-            errors.Add($"{path}.class", "srar, srao, ucna or unknown.");
-        }
-
         if (report.Origin is not null && !PoisonOrigins.IsValid(report.Origin))
         {
             errors.Add($"{path}.origin", "held, sealed or incoming.");
-        }
-
-        if (report.Source is not null && !PageSources.IsValid(report.Source))
-        {
-            errors.Add($"{path}.source", "vmm, memory-failure, operator or import.");
         }
     }
 
