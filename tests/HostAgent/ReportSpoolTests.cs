@@ -1,7 +1,10 @@
+using System.Diagnostics.Metrics;
 using Fleet.Contracts.Agents;
+using Fleet.HostAgent.Metrics;
 using Fleet.HostAgent.Options;
 using Fleet.HostAgent.Spool;
 using Fleet.HostAgent.State;
+using Fleet.Linux;
 using Fleet.Linux.Processes;
 using Microsoft.Extensions.Logging.Abstractions;
 
@@ -117,6 +120,37 @@ public sealed class ReportSpoolTests : IDisposable
 
         Assert.True(opened.Spool.TryAppend(reports, new VmmWatermark(Vmm, 1000)));
         Assert.Equal((50L * appended) + 1, opened.Spool.Peek(1)[0].Sequence);
+    }
+
+    /// <summary>Whoever counts may wait for somebody who looks at the spool.</summary>
+    [Fact]
+    public void TryAppend_WhileItsHitsAreCounted_CanBeLookedAt()
+    {
+        using var opened = Open();
+        var thread = Environment.CurrentManagedThreadId;
+        int? seen = null;
+        using var listener = new MeterListener
+        {
+            InstrumentPublished = (instrument, self) =>
+            {
+                if (instrument.Meter.Name == AgentMeter.Name && instrument.Name == "hits.spooled")
+                {
+                    self.EnableMeasurementEvents(instrument);
+                }
+            },
+        };
+        listener.SetMeasurementEventCallback<long>((_, _, _, _) =>
+        {
+            if (Environment.CurrentManagedThreadId == thread)
+            {
+                var look = Task.Run(() => opened.Spool.Count);
+                seen = look.Wait(TimeSpan.FromSeconds(20)) ? look.GetAwaiter().GetResult() : null; // allowed: the deadlock that is guarded against
+            }
+        });
+        listener.Start();
+
+        Assert.True(opened.Spool.TryAppend([Report(1)]));
+        Assert.Equal(1, seen);
     }
 
     [Fact]

@@ -100,31 +100,23 @@ public sealed partial class ReportSpool
     /// <exception cref="IOException">The disk is full or failing: nothing was taken.</exception>
     public bool TryAppend(IReadOnlyList<AgentReport> reports, VmmWatermark? watermark = null)
     {
-        lock (_lock)
+        // Counted outside of the lock: whoever listens to the counts may be waiting for somebody who looks at the spool.
+        try
         {
-            try
+            if (!TryTake(reports, watermark))
             {
-                if (!HasRoom())
-                {
-                    AgentMeter.SpoolRefusals.Add(1, AgentMeter.Label("why", "full"));
-                    return false;
-                }
-
-                var numbered = reports.Select((report, index) => report with { Sequence = _next + index }).ToList();
-                var line = new SpoolLine(null, _next + numbered.Count, watermark is null ? [] : [watermark], numbered);
-                _file.Append(line);
-                Take(line);
+                AgentMeter.SpoolRefusals.Add(1, AgentMeter.Label("why", "full"));
+                return false;
             }
-            catch (IOException)
-            {
-                AgentMeter.SpoolRefusals.Add(1, AgentMeter.Label("why", "disk"));
-                throw;
-            }
-
-            AgentMeter.HitsSpooled.Add(reports.Where(report => report.Kind == AgentReport.Hit).Sum(report => report.Count));
-            Signal();
-            return true;
         }
+        catch (IOException)
+        {
+            AgentMeter.SpoolRefusals.Add(1, AgentMeter.Label("why", "disk"));
+            throw;
+        }
+
+        AgentMeter.HitsSpooled.Add(reports.Where(report => report.Kind == AgentReport.Hit).Sum(report => report.Count));
+        return true;
     }
 
     /// <summary>The oldest reports, up to a number; empty when none waits.</summary>
@@ -180,6 +172,24 @@ public sealed partial class ReportSpool
         lock (_lock)
         {
             return _changed.Task;
+        }
+    }
+
+    private bool TryTake(IReadOnlyList<AgentReport> reports, VmmWatermark? watermark)
+    {
+        lock (_lock)
+        {
+            if (!HasRoom())
+            {
+                return false;
+            }
+
+            var numbered = reports.Select((report, index) => report with { Sequence = _next + index }).ToList();
+            var line = new SpoolLine(null, _next + numbered.Count, watermark is null ? [] : [watermark], numbered);
+            _file.Append(line);
+            Take(line);
+            Signal();
+            return true;
         }
     }
 
