@@ -122,6 +122,30 @@ public sealed class ReportSpoolTests : IDisposable
         Assert.Equal((50L * appended) + 1, opened.Spool.Peek(1)[0].Sequence);
     }
 
+    /// <summary>The file is up to 64 MiB, and VMMs try again and again.</summary>
+    [Fact]
+    public void TryAppend_RefusedAgain_WritesNothingUntilSomethingLeft()
+    {
+        using var opened = Open(bytes: 64 * 1024);
+        var reports = Enumerable.Range(0, 50).Select(i => Report(i)).ToList();
+        while (opened.Spool.TryAppend(reports))
+        {
+        }
+
+        // Open, so that no new file can get its inode.
+        using var held = FileDescriptor.OpenRead(FilePath);
+        var length = new FileInfo(FilePath).Length;
+        Assert.False(opened.Spool.TryAppend(reports));
+        using (var now = FileDescriptor.OpenRead(FilePath))
+        {
+            Assert.Equal((FileDescriptorInfo.Inode(held), length), (FileDescriptorInfo.Inode(now), new FileInfo(FilePath).Length));
+        }
+
+        opened.Spool.Acknowledge(60);
+        Assert.True(opened.Spool.TryAppend([Report(99)]));
+        Assert.Equal(61, opened.Spool.Peek(1)[0].Sequence);
+    }
+
     /// <summary>Whoever counts may wait for somebody who looks at the spool.</summary>
     [Fact]
     public void TryAppend_WhileItsHitsAreCounted_CanBeLookedAt()

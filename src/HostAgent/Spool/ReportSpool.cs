@@ -23,6 +23,8 @@ public sealed partial class ReportSpool
     private readonly Dictionary<ProcessIdentity, long> _watermarks = [];
     private TaskCompletionSource _changed = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private long _next = 1;
+    // Something left since the file was last written whole: doing that again makes room.
+    private bool _mayShrink = true;
 
     public ReportSpool(StateFolder folder, IOptions<AgentOptions> options, ILogger<ReportSpool> logger)
     {
@@ -136,6 +138,7 @@ public sealed partial class ReportSpool
             while (_waiting.TryPeek(out var report) && report.Sequence <= applied)
             {
                 _waiting.Dequeue();
+                _mayShrink = true;
             }
 
             // A restart in between sends acknowledged reports again; they are replays and change nothing.
@@ -216,7 +219,7 @@ public sealed partial class ReportSpool
             Compact();
         }
 
-        if (_file.Length >= _maximumBytes)
+        if (_file.Length >= _maximumBytes && _mayShrink)
         {
             Compact();
         }
@@ -236,6 +239,7 @@ public sealed partial class ReportSpool
 
         _file.Replace(new SpoolLine(
             SpoolId, _next, [.. _watermarks.Select(pair => new VmmWatermark(pair.Key, pair.Value))], [.. _waiting]));
+        _mayShrink = false;
     }
 
     private void Signal()
