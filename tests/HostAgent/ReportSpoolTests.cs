@@ -177,6 +177,23 @@ public sealed class ReportSpoolTests : IDisposable
         Assert.Equal(1, seen);
     }
 
+    /// <summary>A clock that was set back in between; the control plane refuses a request with such a report whole.</summary>
+    [Fact]
+    public void Report_ThatEndsBeforeItBegins_IsPutInOrderAlsoWhereItWaitsOnDisk()
+    {
+        var (early, late) = (DateTimeOffset.UnixEpoch, DateTimeOffset.UnixEpoch.AddHours(1));
+        using (var opened = Open())
+        {
+            opened.Spool.TryAppend([Report(1) with { FirstAt = late, LastAt = early }]);
+            Assert.Equal((early, late), (opened.Spool.Peek(1)[0].FirstAt, opened.Spool.Peek(1)[0].LastAt));
+        }
+
+        // As an agent before this one left it.
+        File.AppendAllText(FilePath, System.Text.Encoding.UTF8.GetString(new SpoolLine(null, 3, [], [Report(2) with { Sequence = 2, FirstAt = late, LastAt = early }]).ToBytes()));
+        using var again = Open();
+        Assert.Equal([(1L, early, late), (2, early, late)], again.Spool.Peek(2).Select(report => (report.Frame, report.FirstAt, report.LastAt)));
+    }
+
     [Fact]
     [Trait("Invariant", "I5")]
     public void StartOver_WithReportsWaiting_RenumbersThemUnderANewIdDurably()

@@ -24,6 +24,16 @@ public static class HandoffIncoming
             : throw new HandoffRejectedException("no-migration", "the VMM waits for a stream, but no migration to this host is under way; it hands over again later");
     }
 
+    /// <summary>A seal names where the stream ended, and the control plane takes only a VMM instance there.</summary>
+    /// <exception cref="HandoffRejectedException">The VMM named something else.</exception>
+    public static void RequireTarget(string? streamTarget, string code)
+    {
+        if (streamTarget is not null && !VmmInstanceText.IsValid(streamTarget))
+        {
+            throw new HandoffRejectedException(code, "streamTarget is not a VMM instance (bootId:pid:startTime)");
+        }
+    }
+
     /// <summary>The holes that the stream left; they only grow in the life of a process.</summary>
     public static void TakeHoles(Attachment attachment, IReadOnlyList<HandoffFrames>? undelivered)
     {

@@ -8,13 +8,11 @@ namespace Fleet.HostAgent.Attach;
 /// </summary>
 public sealed partial class RefusalLog(TimeProvider time, ILogger<RefusalLog> logger)
 {
-    private static readonly TimeSpan Pause = TimeSpan.FromMinutes(1);
-    private readonly Lock _lock = new();
-    private readonly Dictionary<(string Vm, string Code), (long At, long Silent)> _told = [];
+    private readonly LogPace _pace = new(time);
 
     public void Refused(string vm, string code, string reason)
     {
-        if (MayTell(vm, code) is { } silent)
+        if (_pace.MayTell(vm, code) is { } silent)
         {
             LogRefused(vm, code, reason, silent);
         }
@@ -22,26 +20,9 @@ public sealed partial class RefusalLog(TimeProvider time, ILogger<RefusalLog> lo
 
     public void Closed(string vm, string reason)
     {
-        if (MayTell(vm, string.Empty) is { } silent)
+        if (_pace.MayTell(vm) is { } silent)
         {
             LogClosed(vm, reason, silent);
-        }
-    }
-
-    /// <returns>How many were not told since the last; null when this one is not told either.</returns>
-    private long? MayTell(string vm, string code)
-    {
-        lock (_lock)
-        {
-            var known = _told.TryGetValue((vm, code), out var last);
-            if (known && time.GetElapsedTime(last.At) < Pause)
-            {
-                _told[(vm, code)] = last with { Silent = last.Silent + 1 };
-                return null;
-            }
-
-            _told[(vm, code)] = (time.GetTimestamp(), 0);
-            return last.Silent;
         }
     }
 

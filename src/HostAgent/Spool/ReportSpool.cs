@@ -200,7 +200,7 @@ public sealed partial class ReportSpool
     {
         foreach (var report in line.Reports)
         {
-            _waiting.Enqueue(report);
+            _waiting.Enqueue(InOrder(report));
         }
 
         foreach (var watermark in line.Watermarks)
@@ -210,6 +210,10 @@ public sealed partial class ReportSpool
 
         _next = line.Next;
     }
+
+    // A clock that was set back in between. The control plane would refuse every request with it.
+    private static AgentReport InOrder(AgentReport report) =>
+        report.LastAt < report.FirstAt ? report with { FirstAt = report.LastAt, LastAt = report.FirstAt } : report;
 
     private bool HasRoom()
     {

@@ -1,0 +1,44 @@
+using System.Diagnostics.Metrics;
+using Fleet.Contracts.Agents;
+using Fleet.HostAgent.Metrics;
+
+namespace Fleet.HostAgent.Tests;
+
+/// <summary>Answers that are not the control plane's, or that it should not give: the agent lives, says it, and asks again.</summary>
+public sealed class ForeignAnswerTests : IDisposable
+{
+    private readonly DirectoryInfo _root = Directory.CreateTempSubdirectory("fl-");
+
+    /// <summary>The reports stay, in their order: among them may be a seal. It is said that none arrives, once, and counted.</summary>
+    [Fact]
+    [Trait("Invariant", "I8")]
+    public async Task ReportsRefusedAsMalformed_AreSaidOnceCountedAndSentAgain()
+    {
+        long refused = 0;
+        using var listener = new MeterListener
+        {
+            InstrumentPublished = (instrument, self) =>
+            {
+                if (instrument.Meter.Name == AgentMeter.Name && instrument.Name == "report.requests.refused")
+                {
+                    self.EnableMeasurementEvents(instrument);
+                }
+            },
+        };
+        listener.SetMeasurementEventCallback<long>((_, value, _, _) => Interlocked.Add(ref refused, value));
+        listener.Start();
+        using var logs = new CapturingLogs();
+        await using var server = new StubControlPlane((path, before) =>
+            path == StubControlPlane.Reports && before < 4 ? new StubControlPlane.Answer(400, "application/problem+json", """{"code":"validation"}""") : StubControlPlane.Usual(path));
+        await using var agent = await server.StartAgentAsync(_root.FullName, logs);
+
+        agent.Spool.TryAppend([new AgentReport(
+            0, AgentReport.Poison, "vm-1", 1, 1, 12, "srar", "vmm", null, DateTimeOffset.UnixEpoch, DateTimeOffset.UnixEpoch, 1, null, null, null, null)]);
+        await TestAgent.UntilAsync(() => agent.Spool.Count == 0);
+
+        Assert.Equal(4, Interlocked.Read(ref refused));
+        Assert.Single(logs.Ids, id => id == 2300);
+    }
+
+    public void Dispose() => _root.Delete(recursive: true);
+}
