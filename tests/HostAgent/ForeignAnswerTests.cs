@@ -1,6 +1,9 @@
 using System.Diagnostics.Metrics;
 using Fleet.Contracts.Agents;
+using Fleet.HostAgent.ControlPlane;
 using Fleet.HostAgent.Metrics;
+using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Hosting;
 
 namespace Fleet.HostAgent.Tests;
 
@@ -8,6 +11,26 @@ namespace Fleet.HostAgent.Tests;
 public sealed class ForeignAnswerTests : IDisposable
 {
     private readonly DirectoryInfo _root = Directory.CreateTempSubdirectory("fl-");
+
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    [Trait("Invariant", "I6")]
+    public async Task PageOfAProxy_AtClaimAndHeartbeat_IsAskedAgain(bool isSuccess)
+    {
+        var page = isSuccess ? StubControlPlane.SignInPage : StubControlPlane.ProxyPage;
+        using var logs = new CapturingLogs();
+        await using var server = new StubControlPlane((path, before) => before < 2 && path != StubControlPlane.Reports ? page : StubControlPlane.Usual(path));
+        await using var agent = await server.StartAgentAsync(_root.FullName, logs);
+        var heartbeats = agent.Services.GetRequiredService<Heartbeats>();
+
+        await TestAgent.UntilAsync(() => heartbeats.Connected);
+
+        Assert.False(agent.Services.GetRequiredService<IHostApplicationLifetime>().ApplicationStopping.IsCancellationRequested);
+        Assert.True(server.Asked(StubControlPlane.Claim) >= 3 && server.Asked(StubControlPlane.Heartbeat) >= 3);
+        Assert.DoesNotContain(1634, logs.Ids);
+        Assert.Contains(1632, logs.Ids);
+    }
 
     /// <summary>The reports stay, in their order: among them may be a seal. It is said that none arrives, once, and counted.</summary>
     [Fact]

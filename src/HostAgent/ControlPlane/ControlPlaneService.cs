@@ -40,7 +40,7 @@ public sealed partial class ControlPlaneService(
         {
             // Stopping.
         }
-        catch (Exception exception) when (exception is InvalidOperationException or InvalidDataException)
+        catch (CannotStartException exception)
         {
             LogCannotStart(exception.Message);
             Stop(ExitCodes.Configuration);
@@ -85,6 +85,12 @@ public sealed partial class ControlPlaneService(
         {
             _spoolForgotten = true;
             LogForgotten(exception.Message);
+            return true;
+        }
+        catch (Exception exception) when (IsPassing(exception, stoppingToken))
+        {
+            // The state folder, mostly.
+            LogRetry("take up the claim", ControlPlaneHttp.Explain(exception));
             return true;
         }
         catch (ControlPlaneException exception) when (exception.Code == ControlPlaneException.AgentSuperseded)
@@ -224,7 +230,7 @@ public sealed partial class ControlPlaneService(
     private static bool IsPassing(Exception exception, CancellationToken cancellationToken) => exception switch
     {
         ControlPlaneException { Code: ControlPlaneException.AgentSuperseded or ControlPlaneException.StatementRequired or ControlPlaneException.SpoolGap } => false,
-        HttpRequestException or ControlPlaneException or IOException or InvalidDataException => true,
+        HttpRequestException or ControlPlaneException or IOException or UnauthorizedAccessException or InvalidDataException => true,
         OperationCanceledException => !cancellationToken.IsCancellationRequested,
         _ => false,
     };
