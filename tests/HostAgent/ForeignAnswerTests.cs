@@ -1,5 +1,8 @@
 using System.Diagnostics.Metrics;
+using System.Text.Json;
+using Fleet.Contracts;
 using Fleet.Contracts.Agents;
+using Fleet.Contracts.Vms;
 using Fleet.HostAgent.ControlPlane;
 using Fleet.HostAgent.Metrics;
 using Microsoft.Extensions.DependencyInjection;
@@ -61,6 +64,31 @@ public sealed class ForeignAnswerTests : IDisposable
 
         Assert.Equal(4, Interlocked.Read(ref refused));
         Assert.Single(logs.Ids, id => id == 2300);
+    }
+
+    /// <summary>A disk that fails is no reason to end the conversation with the control plane, let alone the agent.</summary>
+    [Fact]
+    [Trait("Invariant", "I6")]
+    public async Task DesiredStateThatCannotBeWritten_IsAskedForAgain()
+    {
+        var pages = new[] { new PageKey(5, 12) };
+        var vm = new DesiredVm(
+            "vm-1", "host-a", [new MemoryRegion("0x0", 1 << 26, 4096)], new VmAttach(AttachKinds.Handoff), 1, 2, 1, PoisonDigest.Compute("vm-1", 1, pages), pages);
+        var route = Routes.DesiredVm("host-a", "vm-1");
+        using var logs = new CapturingLogs();
+        await using var server = new StubControlPlane((path, _) =>
+            path == route ? new StubControlPlane.Answer(200, "application/json", JsonSerializer.Serialize(vm, FleetJson.Default.DesiredVm))
+            : path == StubControlPlane.Heartbeat ? new StubControlPlane.Answer(200, "application/json", """{"heartbeatInterval":"1s","refetch":["vm-1"]}""")
+            : StubControlPlane.Usual(path));
+        var obstacle = Directory.CreateDirectory(Path.Combine(_root.FullName, "desired", "vm-1.json.tmp"));
+        await using var agent = await server.StartAgentAsync(_root.FullName, logs);
+
+        await TestAgent.UntilAsync(() => server.Asked(route) >= 2);
+        Assert.Null(agent.Table.Find("vm-1")?.Desired);
+        obstacle.Delete();
+
+        await TestAgent.UntilAsync(() => agent.Table.Find("vm-1")?.Desired?.Generation == 2);
+        Assert.False(agent.Services.GetRequiredService<IHostApplicationLifetime>().ApplicationStopping.IsCancellationRequested);
     }
 
     public void Dispose() => _root.Delete(recursive: true);

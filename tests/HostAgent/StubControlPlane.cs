@@ -86,13 +86,17 @@ internal sealed class StubControlPlane : IAsyncDisposable
             {
                 using var reader = new StreamReader(client.GetStream(), Encoding.Latin1);
                 var path = (await reader.ReadLineAsync(_stop.Token))!.Split(' ')[1].Split('?')[0];
-                var length = 0;
+                var hasBody = false;
                 while (await reader.ReadLineAsync(_stop.Token) is { Length: > 0 } header)
                 {
-                    length = header.StartsWith("Content-Length:", StringComparison.OrdinalIgnoreCase) ? int.Parse(header[15..], System.Globalization.CultureInfo.InvariantCulture) : length;
+                    hasBody |= header.StartsWith("Transfer-Encoding: chunked", StringComparison.OrdinalIgnoreCase);
                 }
 
-                await reader.ReadBlockAsync(new char[length].AsMemory(), _stop.Token);
+                // To the empty line behind the last chunk: a connection that is closed with bytes unread is reset.
+                while (hasBody && await reader.ReadLineAsync(_stop.Token) is not (null or ""))
+                {
+                }
+
                 var (status, type, body) = _answer(path, _asked.AddOrUpdate(path, 1, (_, before) => before + 1) - 1);
                 await client.GetStream().WriteAsync(
                     Encoding.Latin1.GetBytes($"HTTP/1.1 {status} X\r\nContent-Type: {type}\r\nContent-Length: {body.Length}\r\nConnection: close\r\n\r\n{body}"), _stop.Token);

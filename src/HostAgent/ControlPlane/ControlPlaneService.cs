@@ -102,21 +102,14 @@ public sealed partial class ControlPlaneService(
     }
 
     /// <summary>Until one of the three is refused for good; then all have ended.</summary>
-    private async Task ConverseAsync(ClaimResult claim, CancellationToken stoppingToken)
-    {
-        using var ended = CancellationTokenSource.CreateLinkedTokenSource(stoppingToken);
-        List<Task> conversations =
+    private Task ConverseAsync(ClaimResult claim, CancellationToken stoppingToken) => Loops.RunAsync(
         [
-            KeepAsync("desired-state stream", token => stream.FollowAsync(claim.Incarnation, token), ended.Token),
-            KeepAsync("heartbeats", token => RunAsync(heartbeats.RunAsync(claim, token)), ended.Token),
-            KeepAsync("reports", token => RunAsync(reports.RunAsync(claim.Incarnation, token)), ended.Token),
-            KeepAsync("rotation of the credential", token => RunAsync(rotation.RunAsync(token)), ended.Token),
-        ];
-        var first = await Task.WhenAny(conversations);
-        await ended.CancelAsync();
-        await Task.WhenAll(conversations).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
-        await first;
-    }
+            ended => KeepAsync("desired-state stream", token => stream.FollowAsync(claim.Incarnation, token), ended),
+            ended => KeepAsync("heartbeats", token => RunAsync(heartbeats.RunAsync(claim, token)), ended),
+            ended => KeepAsync("reports", token => RunAsync(reports.RunAsync(claim.Incarnation, token)), ended),
+            ended => KeepAsync("rotation of the credential", token => RunAsync(rotation.RunAsync(token)), ended),
+        ],
+        stoppingToken);
 
     private async Task<ClaimResult> ClaimAsync(CancellationToken cancellationToken)
     {
