@@ -91,5 +91,17 @@ public sealed class ForeignAnswerTests : IDisposable
         Assert.False(agent.Services.GetRequiredService<IHostApplicationLifetime>().ApplicationStopping.IsCancellationRequested);
     }
 
+    [Fact]
+    public async Task Outage_OfOneConversation_IsSaidOnce()
+    {
+        using var logs = new CapturingLogs();
+        await using var server = new StubControlPlane((path, _) => StubControlPlane.Usual(path));
+        await using var agent = await server.StartAgentAsync(_root.FullName, logs);
+
+        await TestAgent.UntilAsync(() => server.Asked("/v1/hosts/host-a/desired") >= 4);
+
+        Assert.Single(logs.Ids, id => id == 1632);
+    }
+
     public void Dispose() => _root.Delete(recursive: true);
 }

@@ -5,6 +5,8 @@ using Fleet.Contracts.Migrations;
 using Fleet.HostAgent.Reconcile;
 using Fleet.Linux;
 using Fleet.Linux.Userfaultfd;
+using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Logging;
 
 namespace Fleet.HostAgent.Tests;
 
@@ -254,6 +256,25 @@ public sealed class GateLineTests : GateAgentFixture
         Assert.Equal("malformed", (await LineAsync(again, AgentLine.Rejected)).Code);
         await agent.LookAsync("vm-1");
         Assert.Equal(0, agent.Spool.Count);
+    }
+
+    /// <summary>Lines that once were a defect in the agent's log, as often as a VMM cared to send them.</summary>
+    [Theory]
+    [InlineData("""{"type":"state","state":"loaded","undelivered":[null]}""")]
+    [InlineData("""{"type":"state","state":"loaded","undelivered":[{"start":9,"end":8}]}""")]
+    [InlineData("""{"type":"mce-injected","sequence":1,"guestPhysicalAddress":"0x7000","count":9223372036854775807,"at":"2026-01-01T00:00:00Z"}""")]
+    public async Task Line_ThatCannotBeAddedUp_IsMalformed(string line)
+    {
+        using var logs = new CapturingLogs();
+        await using var agent = await TestAgent.StartAsync(
+            Root, new Dictionary<string, string?>(), services => services.AddSingleton<ILoggerFactory>(logs), Incoming(MigrationStates.Preparing, null, 1, new PageKey(7, 12)));
+        using var channel = await HandOverAsync(agent, VmmStates.Loaded);
+        await LineAsync(channel, AgentLine.Attached);
+
+        channel.SendRaw(System.Text.Encoding.UTF8.GetBytes(line + "\n" + line + "\n"));
+
+        Assert.Equal("malformed-event", (await LineAsync(channel, AgentLine.Rejected)).Code);
+        Assert.DoesNotContain(1222, logs.Ids);
     }
 
     /// <summary>A detail may hold what a VMM calls its memory.</summary>

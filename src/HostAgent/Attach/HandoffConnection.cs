@@ -164,7 +164,7 @@ public sealed class HandoffConnection(
 
                 if (channel is not null && ParseState(line.Span) is { } state)
                 {
-                    HandoffIncoming.RequireTarget(state.StreamTarget, "malformed-event");
+                    HandoffIncoming.RequireSound(state.StreamTarget, state.Undelivered, "malformed-event");
                     HandoffIncoming.TakeHoles(attachment, state.Undelivered);
                     channel.State = state;
                     work.Add(entry.Vm);

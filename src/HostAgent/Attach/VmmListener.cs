@@ -6,7 +6,7 @@ using Microsoft.Extensions.Logging;
 namespace Fleet.HostAgent.Attach;
 
 /// <summary>The Unix socket on which one VM's VMM hands over; mode 0600. Owns the place.</summary>
-public sealed partial class VmmListener(string vm, AllowedPlace place, Func<Socket, CancellationToken, Task> serve, ILogger logger)
+public sealed partial class VmmListener(string vm, AllowedPlace place, Func<Socket, CancellationToken, Task> serve, RefusalLog refusals, ILogger logger)
 {
     // A VMM needs one connection, and a second while it replaces a broken one.
     private const int MostConnections = 4;
@@ -108,13 +108,10 @@ public sealed partial class VmmListener(string vm, AllowedPlace place, Func<Sock
 #pragma warning restore CA1031
         {
             AgentMeter.HandoffDefects.Add(1);
-            LogFailed(exception, vm);
+            refusals.Failed(vm, exception);
         }
     }
 
     [LoggerMessage(1221, LogLevel.Information, "VM {Vm}: waiting for its VMM on {Path}")]
     private partial void LogListening(string vm, string path);
-
-    [LoggerMessage(1222, LogLevel.Error, "A connection of VM {Vm}'s VMM ended with a defect")]
-    private partial void LogFailed(Exception exception, string vm);
 }

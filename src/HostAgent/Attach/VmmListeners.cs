@@ -12,7 +12,7 @@ namespace Fleet.HostAgent.Attach;
 
 /// <summary>Keeps one listening socket for each VM on this host that attaches by handoff.</summary>
 public sealed partial class VmmListeners(
-    VmTable table, DesiredState desired, AllowedPaths allowed, IOptions<AgentOptions> options,
+    VmTable table, DesiredState desired, AllowedPaths allowed, RefusalLog refusals, IOptions<AgentOptions> options,
     IServiceProvider services, ILogger<VmmListeners> logger) : BackgroundService
 {
     private readonly Dictionary<string, (string Path, CancellationTokenSource Stop, Task Run)> _running = new(StringComparer.Ordinal);
@@ -99,7 +99,7 @@ public sealed partial class VmmListeners(
             await new VmmListener(
                 vm, place,
                 (socket, token) => ActivatorUtilities.CreateInstance<HandoffConnection>(services, entry).RunAsync(socket, token),
-                logger).RunAsync(cancellationToken);
+                refusals, logger).RunAsync(cancellationToken);
         }
         catch (Exception exception) when (exception is IOException or System.Net.Sockets.SocketException or UnauthorizedAccessException or ArgumentException or LinuxException)
         {

@@ -16,6 +16,8 @@ public sealed partial class ControlPlaneService(
     StorePromise promise, Stating stating, ReportSpool spool, VmTable table, IHostApplicationLifetime lifetime, IOptions<AgentOptions> options, TimeProvider time,
     ILogger<ControlPlaneService> logger) : BackgroundService
 {
+    private readonly LogPace _retries = new(time);
+
     // The control plane knows less of the spool than it answered: it is shown how much with the next claim.
     private bool _spoolForgotten;
 
@@ -90,7 +92,7 @@ public sealed partial class ControlPlaneService(
         catch (Exception exception) when (IsPassing(exception, stoppingToken))
         {
             // The state folder, mostly.
-            LogRetry("take up the claim", ControlPlaneHttp.Explain(exception));
+            SayRetry("take up the claim", exception);
             return true;
         }
         catch (ControlPlaneException exception) when (exception.Code == ControlPlaneException.AgentSuperseded)
@@ -155,7 +157,7 @@ public sealed partial class ControlPlaneService(
             }
             catch (Exception exception) when (IsPassing(exception, cancellationToken))
             {
-                LogRetry(what, ControlPlaneHttp.Explain(exception));
+                SayRetry(what, exception);
                 await RecoverAsync(exception, cancellationToken);
                 await Task.Delay(Backoff.AtLeast(backoff.Next(), exception), time, cancellationToken); // allowed: backoff
             }
@@ -176,7 +178,7 @@ public sealed partial class ControlPlaneService(
             }
             catch (Exception exception) when (IsPassing(exception, cancellationToken))
             {
-                LogRetry(what, ControlPlaneHttp.Explain(exception));
+                SayRetry(what, exception);
                 await RecoverAsync(exception, cancellationToken);
                 asked = Backoff.AtLeast(TimeSpan.Zero, exception);
             }
@@ -204,7 +206,16 @@ public sealed partial class ControlPlaneService(
         }
         catch (Exception failure) when (IsPassing(failure, cancellationToken))
         {
-            LogRetry("recover the credential", ControlPlaneHttp.Explain(failure));
+            SayRetry("recover the credential", failure);
+        }
+    }
+
+    // An outage lasts, and each of the conversations tries every few seconds.
+    private void SayRetry(string what, Exception exception)
+    {
+        if (_retries.MayTell(what) is { } silent)
+        {
+            LogRetry(what, ControlPlaneHttp.Explain(exception), silent);
         }
     }
 
@@ -231,8 +242,8 @@ public sealed partial class ControlPlaneService(
     [LoggerMessage(1631, LogLevel.Information, "Host {Host} is claimed by this agent: incarnation {Incarnation}")]
     private partial void LogClaimed(string host, long incarnation);
 
-    [LoggerMessage(1632, LogLevel.Warning, "Could not {What}: {Problem}. Enforcement goes on with the last known state; trying again")]
-    private partial void LogRetry(string what, string problem);
+    [LoggerMessage(1632, LogLevel.Warning, "Could not {What}: {Problem}. Enforcement goes on with the last known state; trying again (and {Silent} tries more before)")]
+    private partial void LogRetry(string what, string problem, long silent);
 
     [LoggerMessage(1633, LogLevel.Critical, "Another agent process claimed host {Host}; this one stops. What is armed stays armed. If that was not intended, look for a second agent with this host's credential")]
     private partial void LogSuperseded(string host);
