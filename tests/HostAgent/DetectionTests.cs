@@ -10,6 +10,7 @@ using Fleet.Linux.Tracing;
 using Fleet.Tests.Shared;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Hosting;
+using Microsoft.Extensions.Logging.Abstractions;
 
 namespace Fleet.HostAgent.Tests;
 
@@ -114,6 +115,44 @@ public sealed class DetectionTests : IDisposable
         Assert.Equal(
             [(AgentReport.Fault, null, 0x12345L), (AgentReport.Fault, null, 0x12346L)],
             agent.Spool.Peek(10).Select(report => (report.Kind, report.Vm, report.MemoryFault?.PhysicalFrame ?? 0)));
+    }
+
+    /// <summary>What was reported is known to this agent; the disk is told as soon as it listens.</summary>
+    [Fact]
+    [Trait("Invariant", "I5")]
+    public async Task ErrorWhoseJournalCannotBeWritten_IsReportedOnce_AndSoIsTheNext()
+    {
+        Directory.CreateDirectory(Path.Combine(_root.FullName, "faults.tmp"));
+        await using (var agent = await TestAgent.StartAsync(_root.FullName))
+        {
+            agent.Detection.Add([new MemoryFailureEvent(0x12345, "dirty LRU page", "Recovered")]);
+            await TestAgent.UntilAsync(() => agent.Spool.Count == 1);
+            Directory.Delete(Path.Combine(_root.FullName, "faults.tmp"));
+            agent.Detection.Add([new MemoryFailureEvent(0x12346, "dirty LRU page", "Recovered")]);
+            await TestAgent.UntilAsync(() => agent.Spool.Count == 2);
+            Assert.Equal([0x12345, 0x12346], agent.Spool.Peek(10).Select(report => report.MemoryFault!.PhysicalFrame));
+            await TestAgent.UntilAsync(() => File.Exists(Path.Combine(_root.FullName, "faults")));
+        }
+
+        using var next = new Life(_root);
+        Assert.Empty(next.Faults.New([new HostFault(0x12345, null), new HostFault(0x12346, null)]));
+    }
+
+    [Theory]
+    [InlineData("")]
+    [InlineData("{")]
+    [InlineData("{}")]
+    [InlineData("null")]
+    public void Journal_Damaged_IsBegunAnew(string content)
+    {
+        File.WriteAllText(Path.Combine(_root.FullName, "faults"), content);
+        using (var life = new Life(_root))
+        {
+            life.Faults.Told([new HostFault(0x12345, null)]);
+        }
+
+        using var next = new Life(_root);
+        Assert.Empty(next.Faults.New([new HostFault(0x12345, null)]));
     }
 
     /// <summary>Neither markers, nor holes, nor ordinary pages, mapped or not, are this host's poison.</summary>
@@ -221,7 +260,7 @@ public sealed class DetectionTests : IDisposable
         public Life(DirectoryInfo root)
         {
             _folder = new StateFolder(Microsoft.Extensions.Options.Options.Create(new AgentOptions { Host = "host-a", StateFolder = root.FullName }));
-            Faults = new HostFaults(new FaultJournal(_folder), new MemoryModules(new HardwareRoots("/nowhere", "/nowhere")), TimeProvider.System);
+            Faults = new HostFaults(new FaultJournal(_folder, NullLogger<FaultJournal>.Instance), new MemoryModules(new HardwareRoots("/nowhere", "/nowhere")), TimeProvider.System);
         }
 
         public HostFaults Faults { get; }

@@ -30,6 +30,12 @@ internal sealed class FakeQmp : IDisposable
     public void SendEvent(string name, string data) =>
         _client!.Send(Encoding.UTF8.GetBytes($$"""{"timestamp":{"seconds":1,"microseconds":2},"event":"{{name}}","data":{{data}}}""" + "\n"));
 
+    /// <summary>Connections on which a command was answered.</summary>
+    public int Connections { get; private set; }
+
+    /// <summary>Ends the connection behind what was sent; the agent may connect again.</summary>
+    public void Disconnect() => _client!.Shutdown(SocketShutdown.Both);
+
     public void Dispose()
     {
         _stop.Cancel();
@@ -46,7 +52,14 @@ internal sealed class FakeQmp : IDisposable
             while (true)
             {
                 using var client = await _listener.AcceptAsync(_stop.Token);
-                await TalkAsync(client);
+                try
+                {
+                    await TalkAsync(client);
+                }
+                catch (Exception exception) when (exception is IOException or ObjectDisposedException && !_stop.IsCancellationRequested)
+                {
+                    // The connection ended.
+                }
             }
         }
         catch (Exception exception) when (exception is OperationCanceledException or SocketException or ObjectDisposedException or IOException)
@@ -70,6 +83,7 @@ internal sealed class FakeQmp : IDisposable
                 _ => "{}",
             };
             await SendAsync(client, $$"""{"return":{{answer}},"id":{{command.RootElement.GetProperty("id").GetInt64()}}}""");
+            Connections += _client == client ? 0 : 1;
             _client = client;
         }
     }

@@ -191,7 +191,7 @@ public sealed class MemoryModulesTests : IDisposable
             _folder = new StateFolder(options);
             Spool = new ReportSpool(_folder, options, NullLogger<ReportSpool>.Instance);
             var modules = new MemoryModules(test.Roots);
-            Corrected = new CorrectedErrors(test.Roots, modules, new HostFaults(new FaultJournal(_folder), modules, test._time), Spool, test._time);
+            Corrected = new CorrectedErrors(test.Roots, modules, new HostFaults(new FaultJournal(_folder, NullLogger<FaultJournal>.Instance), modules, test._time), Spool, test._time);
         }
 
         public ReportSpool Spool { get; }

@@ -1,7 +1,9 @@
+using System.Diagnostics.Metrics;
 using System.Net;
 using System.Net.Sockets;
 using System.Text;
 using Fleet.Contracts;
+using Fleet.Contracts.Agents;
 using Fleet.Contracts.Handoff;
 using Fleet.HostAgent.Metrics;
 using Fleet.HostAgent.Options;
@@ -43,6 +45,51 @@ public sealed class MetricsEndpointTests : IDisposable
         Assert.True(after["fleet_agent_reconcile_seconds_count"] > before.GetValueOrDefault("fleet_agent_reconcile_seconds_count"));
         Assert.Equal(after["fleet_agent_reconcile_seconds_count"], after["fleet_agent_reconcile_seconds_bucket{le=\"+Inf\"}"]);
         Assert.InRange(after["fleet_agent_process_open_files"], 10, 1000);
+    }
+
+    /// <summary>The spool holds its lock through an fsync, and a scrape asks the spool: neither may wait for the other's lock with its own held.</summary>
+    [Fact]
+    public async Task Metrics_ScrapedWhileReportsAreSpooled_BothGoOn()
+    {
+        await using var agent = await StartAsync();
+        using var ended = new CancellationTokenSource();
+        var appending = Enumerable.Range(0, 4).Select(_ => Task.Factory.StartNew(Append, TaskCreationOptions.LongRunning)).ToList();
+        await Task.Run(ScrapeAllAsync, TestContext.Current.CancellationToken).WaitAsync(TimeSpan.FromMinutes(5), TestContext.Current.CancellationToken);
+        await ended.CancelAsync();
+        await Task.WhenAll(appending).WaitAsync(TimeSpan.FromMinutes(1), TestContext.Current.CancellationToken);
+
+        Assert.Equal(agent.Spool.Count, (await ScrapeAsync(agent))["fleet_agent_spool_reports"]);
+
+        void Append()
+        {
+            while (!ended.IsCancellationRequested)
+            {
+                agent.Spool.TryAppend([Report()]);
+            }
+        }
+
+        async Task ScrapeAllAsync()
+        {
+            for (var scrape = 0; scrape < 300; scrape++)
+            {
+                await ScrapeAsync(agent);
+            }
+        }
+    }
+
+    /// <summary>Whoever is asked for a value may be waiting for somebody who counts.</summary>
+    [Fact]
+    public async Task Metrics_WhileAValueIsAskedFor_TakeCounts()
+    {
+        await using var agent = await StartAsync();
+        await ScrapeAsync(agent);
+        using var meter = new Meter(new MeterOptions(AgentMeter.Name) { Scope = agent.Services.GetRequiredService<AgentGauges>() });
+        var counter = meter.CreateCounter<long>("test.counted");
+        meter.CreateObservableGauge("test.asked", () => Task.Run(() => counter.Add(2)).Wait(TimeSpan.FromSeconds(20)) ? 1 : 0); // allowed: the deadlock that is guarded against
+
+        var after = await ScrapeAsync(agent);
+
+        Assert.Equal((1, 2), (after["fleet_agent_test_asked"], after["fleet_agent_test_counted_total"]));
     }
 
     [Fact]
@@ -93,6 +140,9 @@ public sealed class MetricsEndpointTests : IDisposable
             .Where(line => line[0] != '#')
             .ToDictionary(line => line[..line.LastIndexOf(' ')], line => double.Parse(line[line.LastIndexOf(' ')..], System.Globalization.CultureInfo.InvariantCulture));
     }
+
+    private static AgentReport Report() =>
+        new(0, AgentReport.Hit, "vm-1", 1, 5, null, null, null, 1, DateTimeOffset.UnixEpoch, DateTimeOffset.UnixEpoch, 1, "read", 0, "vmm", "unknown");
 
     private static async Task<string> AskAsync(TestAgent agent, string request)
     {

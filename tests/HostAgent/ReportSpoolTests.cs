@@ -1,7 +1,10 @@
+using System.Diagnostics.Metrics;
 using Fleet.Contracts.Agents;
+using Fleet.HostAgent.Metrics;
 using Fleet.HostAgent.Options;
 using Fleet.HostAgent.Spool;
 using Fleet.HostAgent.State;
+using Fleet.Linux;
 using Fleet.Linux.Processes;
 using Microsoft.Extensions.Logging.Abstractions;
 
@@ -117,6 +120,78 @@ public sealed class ReportSpoolTests : IDisposable
 
         Assert.True(opened.Spool.TryAppend(reports, new VmmWatermark(Vmm, 1000)));
         Assert.Equal((50L * appended) + 1, opened.Spool.Peek(1)[0].Sequence);
+    }
+
+    /// <summary>The file is up to 64 MiB, and VMMs try again and again.</summary>
+    [Fact]
+    public void TryAppend_RefusedAgain_WritesNothingUntilSomethingLeft()
+    {
+        using var opened = Open(bytes: 64 * 1024);
+        var reports = Enumerable.Range(0, 50).Select(i => Report(i)).ToList();
+        while (opened.Spool.TryAppend(reports))
+        {
+        }
+
+        // Open, so that no new file can get its inode.
+        using var held = FileDescriptor.OpenRead(FilePath);
+        var length = new FileInfo(FilePath).Length;
+        Assert.False(opened.Spool.TryAppend(reports));
+        using (var now = FileDescriptor.OpenRead(FilePath))
+        {
+            Assert.Equal((FileDescriptorInfo.Inode(held), length), (FileDescriptorInfo.Inode(now), new FileInfo(FilePath).Length));
+        }
+
+        opened.Spool.Acknowledge(60);
+        Assert.True(opened.Spool.TryAppend([Report(99)]));
+        Assert.Equal(61, opened.Spool.Peek(1)[0].Sequence);
+    }
+
+    /// <summary>Whoever counts may wait for somebody who looks at the spool.</summary>
+    [Fact]
+    public void TryAppend_WhileItsHitsAreCounted_CanBeLookedAt()
+    {
+        using var opened = Open();
+        var thread = Environment.CurrentManagedThreadId;
+        int? seen = null;
+        using var listener = new MeterListener
+        {
+            InstrumentPublished = (instrument, self) =>
+            {
+                if (instrument.Meter.Name == AgentMeter.Name && instrument.Name == "hits.spooled")
+                {
+                    self.EnableMeasurementEvents(instrument);
+                }
+            },
+        };
+        listener.SetMeasurementEventCallback<long>((_, _, _, _) =>
+        {
+            if (Environment.CurrentManagedThreadId == thread)
+            {
+                var look = Task.Run(() => opened.Spool.Count);
+                seen = look.Wait(TimeSpan.FromSeconds(20)) ? look.GetAwaiter().GetResult() : null; // allowed: the deadlock that is guarded against
+            }
+        });
+        listener.Start();
+
+        Assert.True(opened.Spool.TryAppend([Report(1)]));
+        Assert.Equal(1, seen);
+    }
+
+    /// <summary>A clock that was set back in between; the control plane refuses a request with such a report whole.</summary>
+    [Fact]
+    public void Report_ThatEndsBeforeItBegins_IsPutInOrderAlsoWhereItWaitsOnDisk()
+    {
+        var (early, late) = (DateTimeOffset.UnixEpoch, DateTimeOffset.UnixEpoch.AddHours(1));
+        using (var opened = Open())
+        {
+            opened.Spool.TryAppend([Report(1) with { FirstAt = late, LastAt = early }]);
+            Assert.Equal((early, late), (opened.Spool.Peek(1)[0].FirstAt, opened.Spool.Peek(1)[0].LastAt));
+        }
+
+        // As an agent before this one left it.
+        File.AppendAllText(FilePath, System.Text.Encoding.UTF8.GetString(new SpoolLine(null, 3, [], [Report(2) with { Sequence = 2, FirstAt = late, LastAt = early }]).ToBytes()));
+        using var again = Open();
+        Assert.Equal([(1L, early, late), (2, early, late)], again.Spool.Peek(2).Select(report => (report.Frame, report.FirstAt, report.LastAt)));
     }
 
     [Fact]

@@ -143,6 +143,63 @@ public sealed class StateFolderTests : IDisposable
         Assert.Empty(_root.EnumerateFiles("*.tmp", SearchOption.AllDirectories));
     }
 
+    /// <summary>Whoever writes state takes an IOException for a disk that fails, and nothing else.</summary>
+    [Fact]
+    public void DurableFile_WhateverFails_IsAnIoException()
+    {
+        Directory.CreateDirectory(In("a.tmp"));
+        Directory.CreateDirectory(In("b"));
+
+        Assert.Throws<IOException>(() => DurableFile.Write(In("a"), [1]));
+        Assert.Throws<IOException>(() => DurableFile.Write(In("b"), [1]));
+        Assert.Throws<IOException>(() => DurableFile.Delete(In("b")));
+        Assert.ThrowsAny<IOException>(() => DurableFile.Sync(In("missing")));
+        // A file system that has no fsync.
+        Assert.Throws<IOException>(() => DurableFile.SyncFolder("/proc/self"));
+        Assert.False(File.Exists(In("b.tmp")) || File.Exists(In("a")));
+    }
+
+    /// <summary>The record is of an older agent, so that it is to be written again, and cannot be.</summary>
+    [Fact]
+    public async Task Takeover_RecordThatCannotBeWritten_KeepsNoOtherVmFromBeingTakenOver()
+    {
+        await LeaveAttachedAsync();
+        Edit("attached", record => record.Remove("Reported"));
+        Directory.CreateDirectory(In("attached/vm-1.json.tmp"));
+        Lose(_other);
+
+        await using var agent = await TestAgent.StartAsync(_root.FullName);
+
+        await TestAgent.UntilAsync(() => _other.HasMarker(5));
+        Assert.Null(agent.Table.Find("vm-1")!.Attachment);
+        Assert.Equal(Errno.EFAULT, _vmm.Read(5).Error);
+        Directory.Delete(In("attached/vm-1.json.tmp"));
+        using var channel = await agent.AttachAsync(_vmm);
+    }
+
+    /// <summary>One of them dead and the others alive would be a part of the agent that is silently off.</summary>
+    [Fact]
+    public async Task Loops_WhenOneFails_EndTogetherWithItsFailure()
+    {
+        var ended = 0;
+        var failure = await Assert.ThrowsAsync<InvalidOperationException>(() => Loops.RunAsync(
+            [ForeverAsync, async token => { await Task.Yield(); throw new InvalidOperationException("this one"); }, ForeverAsync], TestContext.Current.CancellationToken));
+
+        Assert.Equal(("this one", 2), (failure.Message, ended));
+
+        async Task ForeverAsync(CancellationToken token)
+        {
+            try
+            {
+                await Task.Delay(Timeout.Infinite, token); // allowed: a loop that never ends
+            }
+            finally
+            {
+                Interlocked.Increment(ref ended);
+            }
+        }
+    }
+
     public void Dispose()
     {
         _vmm.Dispose();

@@ -1,3 +1,4 @@
+using System.Globalization;
 using Fleet.Contracts.Migrations;
 using Fleet.Contracts.Vms;
 
@@ -42,7 +43,16 @@ public static class GateStatus
 /// <summary>One life of a VMM process as text: <c>bootId:pid:startTime</c>.</summary>
 public static class VmmInstanceText
 {
+    private const int Longest = 128;
+
     public static string Of(string bootId, int pid, long startTime) => FormattableString.Invariant($"{bootId}:{pid}:{startTime}");
+
+    /// <summary>Whether the text has that form, in at most 128 characters.</summary>
+    public static bool IsValid(string? text) =>
+        text?.Length <= Longest && text.Split(':') is [{ Length: > 0 } bootId, var pid, var startTime]
+        && !bootId.Any(char.IsControl)
+        && int.TryParse(pid, NumberStyles.None, CultureInfo.InvariantCulture, out _)
+        && long.TryParse(startTime, NumberStyles.None, CultureInfo.InvariantCulture, out _);
 }
 
 /// <summary>

@@ -164,6 +164,7 @@ public sealed class HandoffConnection(
 
                 if (channel is not null && ParseState(line.Span) is { } state)
                 {
+                    HandoffIncoming.RequireSound(state.StreamTarget, state.Undelivered, "malformed-event");
                     // What it says is taken in at the next look, under the gate.
                     channel.State = state;
                     work.Add(entry.Vm);

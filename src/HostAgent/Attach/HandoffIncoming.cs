@@ -23,6 +23,21 @@ public static class HandoffIncoming
             : throw new HandoffRejectedException("no-migration", "the VMM waits for a stream, but no migration to this host is under way; it hands over again later");
     }
 
+    /// <summary>A seal names where the stream ended, and the control plane takes only a VMM instance there; holes are ranges.</summary>
+    /// <exception cref="HandoffRejectedException">The VMM named something else.</exception>
+    public static void RequireSound(string? streamTarget, IReadOnlyList<HandoffFrames>? undelivered, string code)
+    {
+        if (undelivered?.Any(range => range is null || range.Start < 0 || range.End < range.Start) == true)
+        {
+            throw new HandoffRejectedException(code, "undelivered must be ranges of frames");
+        }
+
+        if (streamTarget is not null && !VmmInstanceText.IsValid(streamTarget))
+        {
+            throw new HandoffRejectedException(code, "streamTarget is not a VMM instance (bootId:pid:startTime)");
+        }
+    }
+
     /// <summary>Adds the holes that the stream left to what is poisoned. Call with the entry's gate held: memory errors are added there too.</summary>
     public static void TakeHoles(Attachment attachment)
     {

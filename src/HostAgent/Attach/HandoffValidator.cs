@@ -37,6 +37,7 @@ public static class HandoffValidator
         Require(message.VmmPid == peer.Pid, "wrong-pid", $"vmmPid is {message.VmmPid}, but the peer of the socket is {peer.Pid}");
         Require(message.Regions is { Count: > 0 and <= HandoffProtocol.MaximumRegions } && message.Regions.All(region => region is not null),
             "bad-regions", $"1 to {HandoffProtocol.MaximumRegions} regions are needed");
+        HandoffIncoming.RequireSound(message.StreamTarget, message.Undelivered, "malformed");
         Require(descriptors >= 1, "no-descriptor", "the userfaultfd must come with the message");
 
         ulong guestEnd = 0;

@@ -8,13 +8,11 @@ namespace Fleet.HostAgent.Attach;
 /// </summary>
 public sealed partial class RefusalLog(TimeProvider time, ILogger<RefusalLog> logger)
 {
-    private static readonly TimeSpan Pause = TimeSpan.FromMinutes(1);
-    private readonly Lock _lock = new();
-    private readonly Dictionary<(string Vm, string Code), (long At, long Silent)> _told = [];
+    private readonly LogPace _pace = new(time);
 
     public void Refused(string vm, string code, string reason)
     {
-        if (MayTell(vm, code) is { } silent)
+        if (_pace.MayTell(vm, code) is { } silent)
         {
             LogRefused(vm, code, reason, silent);
         }
@@ -22,26 +20,18 @@ public sealed partial class RefusalLog(TimeProvider time, ILogger<RefusalLog> lo
 
     public void Closed(string vm, string reason)
     {
-        if (MayTell(vm, string.Empty) is { } silent)
+        if (_pace.MayTell(vm) is { } silent)
         {
             LogClosed(vm, reason, silent);
         }
     }
 
-    /// <returns>How many were not told since the last; null when this one is not told either.</returns>
-    private long? MayTell(string vm, string code)
+    /// <summary>A defect of the agent's own.</summary>
+    public void Failed(string vm, Exception exception)
     {
-        lock (_lock)
+        if (_pace.MayTell(vm, "defect") is { } silent)
         {
-            var known = _told.TryGetValue((vm, code), out var last);
-            if (known && time.GetElapsedTime(last.At) < Pause)
-            {
-                _told[(vm, code)] = last with { Silent = last.Silent + 1 };
-                return null;
-            }
-
-            _told[(vm, code)] = (time.GetTimestamp(), 0);
-            return last.Silent;
+            LogFailed(exception, vm, silent);
         }
     }
 
@@ -50,4 +40,7 @@ public sealed partial class RefusalLog(TimeProvider time, ILogger<RefusalLog> lo
 
     [LoggerMessage(1212, LogLevel.Information, "The connection of VM {Vm}'s VMM ended: {Reason} (and {Silent} more like it before)")]
     private partial void LogClosed(string vm, string reason, long silent);
+
+    [LoggerMessage(1222, LogLevel.Error, "A connection of VM {Vm}'s VMM ended with a defect (and {Silent} more like it before)")]
+    private partial void LogFailed(Exception exception, string vm, long silent);
 }

@@ -23,8 +23,8 @@ public sealed partial class Takeover(AttachmentJournal journal, VmTable table, A
             cancellationToken.ThrowIfCancellationRequested();
             if (Pidfd.Open(record.Vmm) is not { } pidfd)
             {
-                journal.Remove(record.Vm);
                 LogGone(record.Vm, record.Vmm.Pid);
+                Remove(record);
                 continue;
             }
 
@@ -48,12 +48,31 @@ public sealed partial class Takeover(AttachmentJournal journal, VmTable table, A
                 return;
             }
 
-            LogTaken(entry.Vm, attachment.Vmm.Pid, attachment.Trapped.Frames);
             attachments.Attach(entry, attachment);
+            LogTaken(entry.Vm, attachment.Vmm.Pid, attachment.Trapped.Frames);
+        }
+        catch (IOException exception)
+        {
+            // Its record cannot be brought up to date: as if it could not be opened. The others are taken over.
+            LogNotTaken(exception, entry.Vm, attachment.Vmm.Pid);
+            attachment.Dispose();
         }
         finally
         {
             entry.Gate.Release();
+        }
+    }
+
+    private void Remove(AttachmentRecord record)
+    {
+        try
+        {
+            journal.Remove(record.Vm);
+        }
+        catch (IOException exception)
+        {
+            // The next agent finds it gone again.
+            LogNotRemoved(record.Vm, exception.Message);
         }
     }
 
@@ -135,6 +154,9 @@ public sealed partial class Takeover(AttachmentJournal journal, VmTable table, A
 
     [LoggerMessage(1302, LogLevel.Information, "VM {Vm}: VMM process {Pid} has ended while no agent ran")]
     private partial void LogGone(string vm, int pid);
+
+    [LoggerMessage(2301, LogLevel.Warning, "VM {Vm}: the record of its VMM, which has ended, cannot be removed from the state folder: {Problem}")]
+    private partial void LogNotRemoved(string vm, string problem);
 
     [LoggerMessage(1303, LogLevel.Error, "VM {Vm}: VMM process {Pid} lives but could not be taken over; what is armed in it stays armed, and it can hand over again")]
     private partial void LogNotTaken(Exception exception, string vm, int pid);

@@ -6,7 +6,8 @@ using Microsoft.Extensions.Logging;
 namespace Fleet.HostAgent.Attach;
 
 /// <summary>The Unix socket on which one VM's VMM hands over; mode 0600. Owns the place.</summary>
-public sealed partial class VmmListener(string vm, AllowedPlace place, Func<Socket, CancellationToken, Task> serve, TimeProvider time, ILogger logger)
+public sealed partial class VmmListener(
+    string vm, AllowedPlace place, Func<Socket, CancellationToken, Task> serve, RefusalLog refusals, TimeProvider time, ILogger logger)
 {
     // A VMM needs one connection, and a second while it replaces a broken one.
     private const int MostConnections = 4;
@@ -138,7 +139,7 @@ public sealed partial class VmmListener(string vm, AllowedPlace place, Func<Sock
 #pragma warning restore CA1031
         {
             AgentMeter.HandoffDefects.Add(1);
-            LogFailed(exception, vm);
+            refusals.Failed(vm, exception);
         }
     }
 
@@ -147,7 +148,4 @@ public sealed partial class VmmListener(string vm, AllowedPlace place, Func<Sock
 
     [LoggerMessage(2330, LogLevel.Error, "VM {Vm}: a connection of its VMM could not be accepted; it is tried again")]
     private partial void LogNotAccepted(Exception exception, string vm);
-
-    [LoggerMessage(1222, LogLevel.Error, "A connection of VM {Vm}'s VMM ended with a defect")]
-    private partial void LogFailed(Exception exception, string vm);
 }

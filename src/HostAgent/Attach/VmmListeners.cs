@@ -13,7 +13,7 @@ namespace Fleet.HostAgent.Attach;
 
 /// <summary>Keeps one listening socket for each VM on this host that attaches by handoff.</summary>
 public sealed partial class VmmListeners(
-    VmTable table, DesiredState desired, AllowedPaths allowed, IOptions<AgentOptions> options,
+    VmTable table, DesiredState desired, AllowedPaths allowed, RefusalLog refusals, IOptions<AgentOptions> options,
     IServiceProvider services, TimeProvider time, ILogger<VmmListeners> logger) : BackgroundService
 {
     private readonly Dictionary<string, (string Path, CancellationTokenSource Stop, Task Run)> _running = new(StringComparer.Ordinal);
@@ -127,7 +127,7 @@ public sealed partial class VmmListeners(
             await new VmmListener(
                 entry.Vm, place,
                 (socket, token) => ActivatorUtilities.CreateInstance<HandoffConnection>(services, entry).RunAsync(socket, token),
-                time, logger).RunAsync(cancellationToken);
+                refusals, time, logger).RunAsync(cancellationToken);
             return null;
         }
         catch (Exception exception) when (exception is IOException or System.Net.Sockets.SocketException or UnauthorizedAccessException or ArgumentException or LinuxException)

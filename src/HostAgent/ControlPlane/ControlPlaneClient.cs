@@ -9,10 +9,12 @@ using Fleet.Contracts.Security;
 
 namespace Fleet.HostAgent.ControlPlane;
 
-/// <summary>The control plane's agent routes. Every call throws <see cref="ControlPlaneException"/> on a refusal and <see cref="HttpRequestException"/> when nobody answers.</summary>
+/// <summary>The control plane's agent routes. Every call throws <see cref="ControlPlaneException"/> on a refusal and <see cref="HttpRequestException"/> when nobody answers, or something that is not the control plane.</summary>
 public sealed class ControlPlaneClient(HttpClient http, string host)
 {
     private const string Bearer = "Bearer";
+    // The pages of one VM are the longest answer.
+    private const long MostBytes = 256 << 20;
     private static readonly TimeSpan CallTimeout = TimeSpan.FromSeconds(30);
 
     private volatile AuthenticationHeaderValue? _credential;
@@ -46,7 +48,7 @@ public sealed class ControlPlaneClient(HttpClient http, string host)
     {
         using var timeout = Limit(cancellationToken);
         using var request = Request(HttpMethod.Get, Routes.DesiredVm(host, vm));
-        using var response = await http.SendAsync(request, timeout.Token);
+        using var response = await http.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, timeout.Token);
         return response.StatusCode == HttpStatusCode.NotFound
             ? null
             : await ReadAsync(response, FleetJson.Default.DesiredVm, timeout.Token);
@@ -79,7 +81,7 @@ public sealed class ControlPlaneClient(HttpClient http, string host)
         using var request = Request(HttpMethod.Post, route);
         request.Headers.Authorization = authority ?? request.Headers.Authorization;
         request.Content = JsonContent.Create(body, requestType);
-        using var response = await http.SendAsync(request, timeout.Token);
+        using var response = await http.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, timeout.Token);
         return await ReadAsync(response, resultType, timeout.Token);
     }
 
@@ -87,24 +89,45 @@ public sealed class ControlPlaneClient(HttpClient http, string host)
     private HttpRequestMessage Request(HttpMethod method, string route) =>
         new(method, route) { Headers = { Authorization = _credential } };
 
-    private static async Task<T> ReadAsync<T>(HttpResponseMessage response, JsonTypeInfo<T> type, CancellationToken cancellationToken) =>
-        response.IsSuccessStatusCode
-            ? await response.Content.ReadFromJsonAsync(type, cancellationToken) ?? throw new HttpRequestException("the control plane answered with an empty body")
-            : throw await ToExceptionAsync(response, cancellationToken);
+    private static async Task<T> ReadAsync<T>(HttpResponseMessage response, JsonTypeInfo<T> type, CancellationToken cancellationToken)
+    {
+        if (!response.IsSuccessStatusCode)
+        {
+            throw await ToExceptionAsync(response, cancellationToken);
+        }
+
+        try
+        {
+            return JsonSerializer.Deserialize(await ReadBytesAsync(response, cancellationToken), type)
+                ?? throw new HttpRequestException("the control plane answered with an empty body");
+        }
+        catch (Exception exception) when (exception is JsonException or NotSupportedException or InvalidOperationException)
+        {
+            throw new HttpRequestException(
+                $"the answer ({(int)response.StatusCode}, {response.Content.Headers.ContentType}) is not the control plane's: something between here and it answered", exception);
+        }
+    }
 
     private static async Task<ControlPlaneException> ToExceptionAsync(HttpResponseMessage response, CancellationToken cancellationToken)
     {
         ProblemBody? problem = null;
         try
         {
-            problem = await response.Content.ReadFromJsonAsync(FleetJson.Default.ProblemBody, cancellationToken);
+            problem = JsonSerializer.Deserialize(await ReadBytesAsync(response, cancellationToken), FleetJson.Default.ProblemBody);
         }
-        catch (JsonException)
+        catch (Exception exception) when (exception is JsonException or NotSupportedException or InvalidOperationException)
         {
             // Something between here and the control plane answered.
         }
 
         return new ControlPlaneException(response.StatusCode, problem?.Code ?? "unknown", problem?.Detail, response.Headers.RetryAfter?.Delta);
+    }
+
+    // As bytes: the control plane's JSON is UTF-8, whatever character set the answer of something else names.
+    private static async Task<byte[]> ReadBytesAsync(HttpResponseMessage response, CancellationToken cancellationToken)
+    {
+        await response.Content.LoadIntoBufferAsync(MostBytes, cancellationToken);
+        return await response.Content.ReadAsByteArrayAsync(cancellationToken);
     }
 
     private static CancellationTokenSource Limit(CancellationToken cancellationToken)

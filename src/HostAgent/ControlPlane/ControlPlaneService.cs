@@ -16,6 +16,8 @@ public sealed partial class ControlPlaneService(
     StorePromise promise, Stating stating, ReportSpool spool, VmTable table, IHostApplicationLifetime lifetime, IOptions<AgentOptions> options, TimeProvider time,
     ILogger<ControlPlaneService> logger) : BackgroundService
 {
+    private readonly LogPace _retries = new(time);
+
     // The control plane knows less of the spool than it answered: it is shown how much with the next claim.
     private bool _spoolForgotten;
 
@@ -40,7 +42,7 @@ public sealed partial class ControlPlaneService(
         {
             // Stopping.
         }
-        catch (Exception exception) when (exception is InvalidOperationException or InvalidDataException)
+        catch (CannotStartException exception)
         {
             LogCannotStart(exception.Message);
             Stop(ExitCodes.Configuration);
@@ -87,6 +89,12 @@ public sealed partial class ControlPlaneService(
             LogForgotten(exception.Message);
             return true;
         }
+        catch (Exception exception) when (IsPassing(exception, stoppingToken))
+        {
+            // The state folder, mostly.
+            SayRetry("take up the claim", exception);
+            return true;
+        }
         catch (ControlPlaneException exception) when (exception.Code == ControlPlaneException.AgentSuperseded)
         {
             LogSuperseded(options.Value.Host);
@@ -96,21 +104,14 @@ public sealed partial class ControlPlaneService(
     }
 
     /// <summary>Until one of the three is refused for good; then all have ended.</summary>
-    private async Task ConverseAsync(ClaimResult claim, CancellationToken stoppingToken)
-    {
-        using var ended = CancellationTokenSource.CreateLinkedTokenSource(stoppingToken);
-        List<Task> conversations =
+    private Task ConverseAsync(ClaimResult claim, CancellationToken stoppingToken) => Loops.RunAsync(
         [
-            KeepAsync("desired-state stream", token => stream.FollowAsync(claim.Incarnation, token), ended.Token),
-            KeepAsync("heartbeats", token => RunAsync(heartbeats.RunAsync(claim, token)), ended.Token),
-            KeepAsync("reports", token => RunAsync(reports.RunAsync(claim.Incarnation, token)), ended.Token),
-            KeepAsync("rotation of the credential", token => RunAsync(rotation.RunAsync(token)), ended.Token),
-        ];
-        var first = await Task.WhenAny(conversations);
-        await ended.CancelAsync();
-        await Task.WhenAll(conversations).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
-        await first;
-    }
+            ended => KeepAsync("desired-state stream", token => stream.FollowAsync(claim.Incarnation, token), ended),
+            ended => KeepAsync("heartbeats", token => RunAsync(heartbeats.RunAsync(claim, token)), ended),
+            ended => KeepAsync("reports", token => RunAsync(reports.RunAsync(claim.Incarnation, token)), ended),
+            ended => KeepAsync("rotation of the credential", token => RunAsync(rotation.RunAsync(token)), ended),
+        ],
+        stoppingToken);
 
     private async Task<ClaimResult> ClaimAsync(CancellationToken cancellationToken)
     {
@@ -156,7 +157,7 @@ public sealed partial class ControlPlaneService(
             }
             catch (Exception exception) when (IsPassing(exception, cancellationToken))
             {
-                LogRetry(what, ControlPlaneHttp.Explain(exception));
+                SayRetry(what, exception);
                 await RecoverAsync(exception, cancellationToken);
                 await Task.Delay(Backoff.AtLeast(backoff.Next(), exception), time, cancellationToken); // allowed: backoff
             }
@@ -177,7 +178,7 @@ public sealed partial class ControlPlaneService(
             }
             catch (Exception exception) when (IsPassing(exception, cancellationToken))
             {
-                LogRetry(what, ControlPlaneHttp.Explain(exception));
+                SayRetry(what, exception);
                 await RecoverAsync(exception, cancellationToken);
                 asked = Backoff.AtLeast(TimeSpan.Zero, exception);
             }
@@ -205,7 +206,16 @@ public sealed partial class ControlPlaneService(
         }
         catch (Exception failure) when (IsPassing(failure, cancellationToken))
         {
-            LogRetry("recover the credential", ControlPlaneHttp.Explain(failure));
+            SayRetry("recover the credential", failure);
+        }
+    }
+
+    // An outage lasts, and each of the conversations tries every few seconds.
+    private void SayRetry(string what, Exception exception)
+    {
+        if (_retries.MayTell(what) is { } silent)
+        {
+            LogRetry(what, ControlPlaneHttp.Explain(exception), silent);
         }
     }
 
@@ -224,7 +234,7 @@ public sealed partial class ControlPlaneService(
     private static bool IsPassing(Exception exception, CancellationToken cancellationToken) => exception switch
     {
         ControlPlaneException { Code: ControlPlaneException.AgentSuperseded or ControlPlaneException.StatementRequired or ControlPlaneException.SpoolGap } => false,
-        HttpRequestException or ControlPlaneException or IOException or InvalidDataException => true,
+        HttpRequestException or ControlPlaneException or IOException or UnauthorizedAccessException or InvalidDataException => true,
         OperationCanceledException => !cancellationToken.IsCancellationRequested,
         _ => false,
     };
@@ -232,8 +242,8 @@ public sealed partial class ControlPlaneService(
     [LoggerMessage(1631, LogLevel.Information, "Host {Host} is claimed by this agent: incarnation {Incarnation}")]
     private partial void LogClaimed(string host, long incarnation);
 
-    [LoggerMessage(1632, LogLevel.Warning, "Could not {What}: {Problem}. Enforcement goes on with the last known state; trying again")]
-    private partial void LogRetry(string what, string problem);
+    [LoggerMessage(1632, LogLevel.Warning, "Could not {What}: {Problem}. Enforcement goes on with the last known state; trying again (and {Silent} tries more before)")]
+    private partial void LogRetry(string what, string problem, long silent);
 
     [LoggerMessage(1633, LogLevel.Critical, "Another agent process claimed host {Host}; this one stops. What is armed stays armed. If that was not intended, look for a second agent with this host's credential")]
     private partial void LogSuperseded(string host);

@@ -26,7 +26,7 @@ public sealed partial class Enrollment(ControlPlaneClient client, StateFolder fo
         }
 
         var joinToken = await ReadJoinTokenAsync(cancellationToken)
-            ?? throw new InvalidOperationException(
+            ?? throw new CannotStartException(
                 $"this host is not enrolled: {folder.CredentialFile} is missing. Create a join token (POST /v1/join-tokens) and start once with Agent:JoinToken or Agent:JoinTokenFile");
         if (!File.Exists(PendingFile))
         {

@@ -23,6 +23,7 @@ public sealed partial class DetectionService(
     // The driver of the memory controller may locate the error a moment after the frame is out of use.
     private static readonly TimeSpan Window = TimeSpan.FromMilliseconds(250);
     private static readonly TimeSpan Interval = TimeSpan.FromMinutes(5);
+    private static readonly TimeSpan Retry = TimeSpan.FromSeconds(5);
     private static readonly TimeSpan CorrectedInterval = TimeSpan.FromMinutes(1);
 
     /// <summary>For tests, on kernels that cannot poison a page by themselves.</summary>
@@ -35,7 +36,7 @@ public sealed partial class DetectionService(
             // First, so that nothing falls between the look at each VMM when it is attached and the events.
             watch.Start();
             await table.WhenLoadedAsync().WaitAsync(stoppingToken);
-            await Task.WhenAll(WorkAsync(stoppingToken), EveryAsync(Interval, queue.AddAll, stoppingToken), CountCorrectedAsync(stoppingToken));
+            await Loops.RunAsync([WorkAsync, token => EveryAsync(Interval, queue.AddAll, token), CountCorrectedAsync], stoppingToken);
         }
         catch (OperationCanceledException) when (stoppingToken.IsCancellationRequested)
         {
@@ -77,7 +78,19 @@ public sealed partial class DetectionService(
             catch (IOException exception)
             {
                 Complain(ref complained, exception);
-                await Task.Delay(TimeSpan.FromSeconds(5), time, cancellationToken); // allowed: pace of retries on a failing disk
+                await Task.Delay(Retry, time, cancellationToken); // allowed: pace of retries on a failing disk
+            }
+#pragma warning disable CA1031 // A defect of one look must not end detection.
+            catch (Exception exception) when (exception is not OperationCanceledException)
+#pragma warning restore CA1031
+            {
+                if (!complained)
+                {
+                    LogDefect(exception);
+                    complained = true;
+                }
+
+                await Task.Delay(Retry, time, cancellationToken); // allowed: pace of retries
             }
         }
     }
@@ -214,4 +227,7 @@ public sealed partial class DetectionService(
 
     [LoggerMessage(1913, LogLevel.Error, "The spool is full or cannot be written; memory errors that were found wait for room")]
     private partial void LogStuck(Exception? exception);
+
+    [LoggerMessage(2304, LogLevel.Error, "Memory errors could not be looked for; it is tried again every 5 s, and nothing is told of it until it works")]
+    private partial void LogDefect(Exception exception);
 }

@@ -50,7 +50,7 @@ public sealed class HostFaults(FaultJournal journal, MemoryModules modules, Time
             var record = journal.Record;
             var frames = record.Frames.Union(faults.Select(fault => fault.PhysicalFrame).OfType<long>()).ToList();
             var pages = record.Pages.Union(faults.Select(fault => fault.Page).OfType<FaultPage>()).ToList();
-            if (frames.Count > record.Frames.Count || pages.Count > record.Pages.Count)
+            if (frames.Count > record.Frames.Count || pages.Count > record.Pages.Count || journal.IsBehind)
             {
                 journal.Save(record with { Frames = frames, Pages = pages });
             }
@@ -79,7 +79,7 @@ public sealed class HostFaults(FaultJournal journal, MemoryModules modules, Time
     {
         lock (_lock)
         {
-            if (journal.Record.Corrected is not { } known || counters.Any(counter => known.GetValueOrDefault(counter.Key, -1) != counter.Value))
+            if (journal.IsBehind || journal.Record.Corrected is not { } known || counters.Any(counter => known.GetValueOrDefault(counter.Key, -1) != counter.Value))
             {
                 journal.Save(journal.Record with { Corrected = new Dictionary<string, long>(counters) });
             }

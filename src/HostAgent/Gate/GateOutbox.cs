@@ -8,6 +8,9 @@ namespace Fleet.HostAgent.Gate;
 /// </summary>
 public sealed class GateOutbox
 {
+    // As the control plane takes them.
+    private const int LongestDetail = 500;
+
     private readonly Lock _lock = new();
     private readonly Dictionary<string, GateAck> _acks = new(StringComparer.Ordinal);
     private readonly Dictionary<string, GateObstacle> _obstacles = new(StringComparer.Ordinal);
@@ -44,6 +47,7 @@ public sealed class GateOutbox
     /// <summary>What is in the way for a VM now; null when nothing is.</summary>
     public void Set(string vm, GateObstacle? obstacle)
     {
+        obstacle = obstacle is null ? null : obstacle with { Detail = Clean(obstacle.Detail) };
         lock (_lock)
         {
             if (_obstacles.GetValueOrDefault(vm) == obstacle)
@@ -94,6 +98,26 @@ public sealed class GateOutbox
         {
             return _changed.Task;
         }
+    }
+
+    // It may hold what a VMM said. A request with one that the control plane does not take would be refused whole, reports and all.
+    private static string? Clean(string? detail)
+    {
+        if (string.IsNullOrEmpty(detail))
+        {
+            return null;
+        }
+
+        var length = detail.Length <= LongestDetail ? detail.Length
+            : char.IsHighSurrogate(detail[LongestDetail - 1]) ? LongestDetail - 1
+            : LongestDetail;
+        return string.Create(length, detail, static (clean, text) =>
+        {
+            for (var i = 0; i < clean.Length; i++)
+            {
+                clean[i] = char.IsControl(text[i]) ? ' ' : text[i];
+            }
+        });
     }
 
     private void Signal()

@@ -22,7 +22,10 @@ public static class AgentMeter
         "spool.refusals", null, "Appends that the spool did not take, by why: full, or disk. Whoever made them keeps them and tries again.");
 
     public static readonly Counter<long> ReportsDropped = Meter.CreateCounter<long>(
-        "reports.dropped", null, "Reports that will never be applied, by why: refused by the control plane for good, or damaged on this host's disk.");
+        "reports.dropped", null, "Reports that will never be applied, by why: refused by the control plane for good, damaged on this host's disk, or stopped: the agent, or what it was to tell of, ended while the spool took nothing.");
+
+    public static readonly Counter<long> ReportRequestsRefused = Meter.CreateCounter<long>(
+        "report.requests.refused", null, "Requests with reports that the control plane refused whole as malformed (400): they are sent again, and no report behind them arrives.");
 
     public static readonly Histogram<double> Reconcile = Meter.CreateHistogram<double>(
         "reconcile.seconds", "s", "One look at one VM, from desired state to what the kernel confirmed, in seconds.");

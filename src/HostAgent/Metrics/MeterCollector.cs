@@ -9,7 +9,10 @@ namespace Fleet.HostAgent.Metrics;
 internal sealed class MeterCollector : IDisposable
 {
     private readonly MeterListener _listener = new();
+    // Of what was measured. Nobody waits for anything while holding it: measurements come from threads that hold locks of their own.
     private readonly Lock _lock = new();
+    // One look at a time; taken before the other.
+    private readonly Lock _looking = new();
     private readonly SortedDictionary<string, MetricFamily> _families = new(StringComparer.Ordinal);
 
     /// <param name="scope">Of this agent's own meters.</param>
@@ -30,16 +33,22 @@ internal sealed class MeterCollector : IDisposable
 
     public string Write()
     {
-        lock (_lock)
+        lock (_looking)
         {
-            foreach (var family in _families.Values)
+            lock (_lock)
             {
-                family.Forget();
+                foreach (var family in _families.Values)
+                {
+                    family.Forget();
+                }
             }
 
-            // The callbacks come on this thread, which holds the lock already.
+            // What is asked may wait for somebody who counts just now, as the spool's size does for an append.
             _listener.RecordObservableInstruments();
-            return string.Concat(_families.Values.Select(family => family.Write()));
+            lock (_lock)
+            {
+                return string.Concat(_families.Values.Select(family => family.Write()));
+            }
         }
     }
 

@@ -1,4 +1,5 @@
 using Fleet.HostAgent.Attach;
+using Fleet.HostAgent.Metrics;
 using Fleet.HostAgent.Reconcile;
 using Fleet.HostAgent.Spool;
 using Microsoft.Extensions.Hosting;
@@ -12,6 +13,7 @@ public sealed partial class ObservationService(
 {
     private static readonly TimeSpan Interval = TimeSpan.FromSeconds(1);
 
+    private readonly LogPace _pace = new(time);
     private long _dropped;
 
     public override async Task StartAsync(CancellationToken cancellationToken)
@@ -25,7 +27,14 @@ public sealed partial class ObservationService(
     {
         await base.StopAsync(cancellationToken);
         observer.Drain();
-        Store(all: true);
+        var left = Store(all: true);
+        if (left > 0)
+        {
+            AgentMeter.ReportsDropped.Add(left, AgentMeter.Label("why", "stopped"));
+            LogLost(left);
+        }
+
+        SayWhatWasDropped(atLast: true);
     }
 
     protected override async Task ExecuteAsync(CancellationToken stoppingToken)
@@ -46,8 +55,10 @@ public sealed partial class ObservationService(
         }
     }
 
-    private void Store(bool all)
+    /// <returns>How many could not be stored.</returns>
+    private int Store(bool all)
     {
+        var left = 0;
         foreach (var vmm in observer.Merge.TakeUnexplained(all).GroupBy(item => item.Vmm, item => item.Access))
         {
             if (!TryStore(vmm.Key, [.. vmm]))
@@ -55,9 +66,12 @@ public sealed partial class ObservationService(
                 foreach (var access in vmm)
                 {
                     observer.Merge.PutBack(vmm.Key, access);
+                    left++;
                 }
             }
         }
+
+        return left;
     }
 
     private bool TryStore(Attachment vmm, IReadOnlyList<ObservedAccess> accesses)
@@ -69,23 +83,30 @@ public sealed partial class ObservationService(
         }
         catch (IOException exception)
         {
-            LogStuck(exception, vmm.Vm);
+            if (_pace.MayTell("stuck") is { } silent)
+            {
+                LogStuck(vmm.Vm, exception.Message, silent);
+            }
+
             return false;
         }
     }
 
-    private void SayWhatWasDropped()
+    private void SayWhatWasDropped(bool atLast = false)
     {
         var dropped = observer.Dropped;
-        if (dropped > _dropped)
+        if (dropped > _dropped && (_pace.MayTell("dropped") is not null || atLast))
         {
             LogDropped(dropped - _dropped, dropped);
             _dropped = dropped;
         }
     }
 
-    [LoggerMessage(1931, LogLevel.Error, "The spool cannot be written; accesses of VM {Vm} wait")]
-    private partial void LogStuck(Exception exception, string vm);
+    [LoggerMessage(1931, LogLevel.Error, "The spool cannot be written ({Problem}); accesses of VM {Vm}, and of any other, wait (and {Silent} tries more before)")]
+    private partial void LogStuck(string vm, string problem, long silent);
+
+    [LoggerMessage(2307, LogLevel.Error, "{Count} reports of accesses to poisoned pages ARE LOST: the spool took none until the agent ended")]
+    private partial void LogLost(int count);
 
     [LoggerMessage(1932, LogLevel.Warning, "{Count} accesses to poisoned pages were counted and not stored one by one: {Total} since the start")]
     private partial void LogDropped(long count, long total);

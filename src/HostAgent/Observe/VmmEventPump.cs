@@ -70,25 +70,14 @@ public sealed class VmmEventPump(VmEntry entry, Attachment attachment, AgentLine
     /// <returns>False when the VMM went away while the spool took nothing: it has no acknowledgement and sends its events again.</returns>
     private async Task<bool> StoreAsync(List<VmmEvent> batch, CancellationToken cancellationToken)
     {
-        // A VMM sends again what it has no acknowledgement for; what is durable already changes nothing (I5).
-        var durable = spool.LastEvent(attachment.Vmm);
-        batch.RemoveAll(vmmEvent => vmmEvent.Sequence <= durable);
-        if (batch.Count == 0)
-        {
-            return true;
-        }
-
-        // What the kernel showed of these accesses was recorded before the VMM could speak of them. Once: what is explained is used up.
-        observer.Drain();
-        var hits = VmmEventReports.Hits(batch).SelectMany(said => observer.Merge.Explain(attachment, said)).ToList();
-        var watermark = new VmmWatermark(attachment.Vmm, batch[^1].Sequence);
+        List<ObservedAccess>? hits = null;
         var isHeld = false;
         try
         {
             while (true)
             {
                 var changed = spool.WhenChangedAsync();
-                var problem = await TryStoreAsync(batch, hits, watermark, cancellationToken);
+                (hits, var problem) = await TryStoreAsync(batch, hits, cancellationToken);
                 if (problem is null)
                 {
                     return true;
@@ -125,21 +114,43 @@ public sealed class VmmEventPump(VmEntry entry, Attachment attachment, AgentLine
     }
 
     // Under the VM's gate: where poison arose must not change between its judgement and its report.
-    /// <returns>Null when they are durable.</returns>
-    private async Task<Refusal?> TryStoreAsync(List<VmmEvent> batch, List<ObservedAccess> hits, VmmWatermark watermark, CancellationToken cancellationToken)
+    /// <param name="hits">Of the batch; null when they are not known yet.</param>
+    /// <returns>The hits, and null when all is durable.</returns>
+    private async Task<(List<ObservedAccess>? Hits, Refusal? Problem)> TryStoreAsync(
+        List<VmmEvent> batch, List<ObservedAccess>? hits, CancellationToken cancellationToken)
     {
         await entry.Gate.WaitAsync(cancellationToken);
         try
         {
+            // A VMM sends again what it has no acknowledgement for; what is durable already changes nothing (I5). Looked at here: another connection
+            // of the same VMM may have stored them while this one waited.
+            var durable = spool.LastEvent(attachment.Vmm);
+            if (batch.RemoveAll(vmmEvent => vmmEvent.Sequence <= durable) > 0)
+            {
+                hits = null;
+            }
+
+            if (batch.Count == 0)
+            {
+                return (null, null);
+            }
+
+            if (hits is null)
+            {
+                // What the kernel showed of these accesses was recorded before the VMM could speak of them. Once: what is explained is used up.
+                observer.Drain();
+                hits = [.. VmmEventReports.Hits(batch).SelectMany(said => observer.Merge.Explain(attachment, said))];
+            }
+
             var stored = intake.TryStore(
                 entry, attachment,
                 origin => VmmEventReports.Build(batch, hits, entry.Vm, attachment.MemoryInstance, entry.PlacementEpoch ?? 0, origin),
-                PoisonIntake.Behind(attachment, VmmEventReports.PoisonedPages(batch)), watermark);
-            return stored ? null : new Refusal(true, null);
+                PoisonIntake.Behind(attachment, VmmEventReports.PoisonedPages(batch)), new VmmWatermark(attachment.Vmm, batch[^1].Sequence));
+            return (hits, stored ? null : new Refusal(true, null));
         }
         catch (Exception exception) when (exception is IOException or UnauthorizedAccessException or Linux.LinuxException)
         {
-            return new Refusal(false, exception);
+            return (hits, new Refusal(false, exception));
         }
         finally
         {

@@ -10,10 +10,13 @@ namespace Fleet.HostAgent.Observe;
 /// <summary>Turns what a VMM says on its line channel into reports. Pure.</summary>
 public static class VmmEventReports
 {
+    // Of one event, whose counts are added up: more machine checks than any VMM injects between two lines.
+    private const long MostAccesses = 1_000_000_000;
+
     /// <summary>Whether the event is well-formed and lies in the VMM's memory.</summary>
     public static bool IsValid(VmmEvent vmmEvent, GuestLayout layout)
     {
-        if (vmmEvent.Sequence < 1 || vmmEvent.Count < 1 || !HexAddress.TryParse(vmmEvent.GuestPhysicalAddress, out var address))
+        if (vmmEvent.Sequence < 1 || vmmEvent.Count is < 1 or > MostAccesses || !HexAddress.TryParse(vmmEvent.GuestPhysicalAddress, out var address))
         {
             return false;
         }

@@ -39,22 +39,37 @@ public sealed partial class LossReports(ReportSpool spool, TimeProvider time, IL
             return;
         }
 
-        try
+        if (!TryStore(loss.ToReport(entry.Vm, attachment.MemoryInstance, entry.PlacementEpoch ?? 0)))
         {
-            if (!spool.TryAppend([loss.ToReport(entry.Vm, attachment.MemoryInstance, entry.PlacementEpoch ?? 0)]))
+            // It is told with the next, where there is one.
+            if (all)
             {
-                return;
+                AgentMeter.ReportsDropped.Add(1, AgentMeter.Label("why", "stopped"));
+                LogLost(entry.Vm, loss.Count, loss.Frames.Ranges[0].Start);
             }
-        }
-        catch (IOException)
-        {
-            // The spool says so itself; it is told with the next.
+
             return;
         }
 
         LogMarkerLost(entry.Vm, loss.Count, loss.Frames.Ranges[0].Start, loss.ConfirmedAt, loss.FoundAt);
         (attachment.Loss, attachment.LossToldAt) = (null, time.GetTimestamp());
     }
+
+    private bool TryStore(AgentReport report)
+    {
+        try
+        {
+            return spool.TryAppend([report]);
+        }
+        catch (IOException)
+        {
+            // Whoever has more to store says so.
+            return false;
+        }
+    }
+
+    [LoggerMessage(2308, LogLevel.Error, "VM {Vm}: the report of {Frames} lost markers, the first of frame {First}, IS LOST: the spool took none until the end")]
+    private partial void LogLost(string vm, long frames, long first);
 
     [LoggerMessage(1103, LogLevel.Warning,
         "marker-lost: {Frames} frames of VM {Vm}, the first {First}, carried a poison marker at {Confirmed:O} and did not any more at {Found:O}. They were armed again; in between the guest may have read zeros there")]

@@ -2,6 +2,7 @@ using Fleet.HostAgent.Attach;
 using Fleet.HostAgent.ControlPlane;
 using Fleet.HostAgent.Metrics;
 using Fleet.HostAgent.Options;
+using Fleet.Linux;
 using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Options;
@@ -45,7 +46,7 @@ public sealed partial class ReconcileService(
         try
         {
             await LookAtAllAsync(stoppingToken);
-            await Task.WhenAll(WorkAsync(stoppingToken), VerifyAsync(stoppingToken), WatchAsync(stoppingToken));
+            await Loops.RunAsync([WorkAsync, VerifyAsync, WatchAsync], stoppingToken);
         }
         catch (OperationCanceledException) when (stoppingToken.IsCancellationRequested)
         {
@@ -165,9 +166,9 @@ public sealed partial class ReconcileService(
         {
             return entry.Attachment?.Process.HasExited() == true;
         }
-        catch (ObjectDisposedException)
+        catch (Exception exception) when (exception is ObjectDisposedException or LinuxException)
         {
-            // Replaced in this moment.
+            // Replaced in this moment, or the kernel could not say: it is asked again in a second.
             return false;
         }
     }

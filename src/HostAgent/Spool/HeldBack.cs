@@ -3,7 +3,7 @@ using Microsoft.Extensions.Logging;
 namespace Fleet.HostAgent.Spool;
 
 /// <summary>
-/// VMs whose events the spool does not take now: their VMMs keep them, and nothing is lost. One line when the first is held back and one
+/// VMs whose events the spool does not take now: their VMMs keep them (the agent itself those of a QEMU), and nothing is lost. One line when the first is held back and one
 /// when none is any more, however many guests hammer meanwhile.
 /// </summary>
 public sealed partial class HeldBack(ILogger<HeldBack> logger)
@@ -36,9 +36,9 @@ public sealed partial class HeldBack(ILogger<HeldBack> logger)
         }
     }
 
-    [LoggerMessage(1501, LogLevel.Error, "The spool takes no reports ({Problem}): the VMM of VM {Vm}, and any other with something to report, keeps its events until there is room; what is armed stays armed and verified, and nothing is lost")]
+    [LoggerMessage(1501, LogLevel.Error, "The spool takes no reports ({Problem}): the events of VM {Vm}, and of any other with something to report, are kept until there is room, by its VMM, or by the agent where that is QEMU; what is armed stays armed and verified")]
     private partial void LogHeld(string vm, string problem);
 
-    [LoggerMessage(2231, LogLevel.Information, "The spool takes reports again; the VMMs hand over what they kept")]
+    [LoggerMessage(2231, LogLevel.Information, "The spool takes reports again; what was kept is handed over")]
     private partial void LogOver();
 }

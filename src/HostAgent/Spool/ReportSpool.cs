@@ -23,6 +23,8 @@ public sealed partial class ReportSpool
     private readonly Dictionary<ProcessIdentity, long> _watermarks = [];
     private TaskCompletionSource _changed = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private long _next = 1;
+    // Something left since the file was last written whole: doing that again makes room.
+    private bool _mayShrink = true;
 
     public ReportSpool(StateFolder folder, IOptions<AgentOptions> options, ILogger<ReportSpool> logger)
     {
@@ -100,31 +102,23 @@ public sealed partial class ReportSpool
     /// <exception cref="IOException">The disk is full or failing: nothing was taken.</exception>
     public bool TryAppend(IReadOnlyList<AgentReport> reports, VmmWatermark? watermark = null)
     {
-        lock (_lock)
+        // Counted outside of the lock: whoever listens to the counts may be waiting for somebody who looks at the spool.
+        try
         {
-            try
+            if (!TryTake(reports, watermark))
             {
-                if (!HasRoom())
-                {
-                    AgentMeter.SpoolRefusals.Add(1, AgentMeter.Label("why", "full"));
-                    return false;
-                }
-
-                var numbered = reports.Select((report, index) => report with { Sequence = _next + index }).ToList();
-                var line = new SpoolLine(null, _next + numbered.Count, watermark is null ? [] : [watermark], numbered);
-                _file.Append(line);
-                Take(line);
+                AgentMeter.SpoolRefusals.Add(1, AgentMeter.Label("why", "full"));
+                return false;
             }
-            catch (IOException)
-            {
-                AgentMeter.SpoolRefusals.Add(1, AgentMeter.Label("why", "disk"));
-                throw;
-            }
-
-            AgentMeter.HitsSpooled.Add(reports.Where(report => report.Kind == AgentReport.Hit).Sum(report => report.Count));
-            Signal();
-            return true;
         }
+        catch (IOException)
+        {
+            AgentMeter.SpoolRefusals.Add(1, AgentMeter.Label("why", "disk"));
+            throw;
+        }
+
+        AgentMeter.HitsSpooled.Add(reports.Where(report => report.Kind == AgentReport.Hit).Sum(report => report.Count));
+        return true;
     }
 
     /// <summary>The oldest reports, up to a number; empty when none waits.</summary>
@@ -144,6 +138,7 @@ public sealed partial class ReportSpool
             while (_waiting.TryPeek(out var report) && report.Sequence <= applied)
             {
                 _waiting.Dequeue();
+                _mayShrink = true;
             }
 
             // A restart in between sends acknowledged reports again; they are replays and change nothing.
@@ -183,11 +178,29 @@ public sealed partial class ReportSpool
         }
     }
 
+    private bool TryTake(IReadOnlyList<AgentReport> reports, VmmWatermark? watermark)
+    {
+        lock (_lock)
+        {
+            if (!HasRoom())
+            {
+                return false;
+            }
+
+            var numbered = reports.Select((report, index) => report with { Sequence = _next + index }).ToList();
+            var line = new SpoolLine(null, _next + numbered.Count, watermark is null ? [] : [watermark], numbered);
+            _file.Append(line);
+            Take(line);
+            Signal();
+            return true;
+        }
+    }
+
     private void Take(SpoolLine line)
     {
         foreach (var report in line.Reports)
         {
-            _waiting.Enqueue(report);
+            _waiting.Enqueue(InOrder(report));
         }
 
         foreach (var watermark in line.Watermarks)
@@ -198,6 +211,10 @@ public sealed partial class ReportSpool
         _next = line.Next;
     }
 
+    // A clock that was set back in between. The control plane would refuse every request with it.
+    private static AgentReport InOrder(AgentReport report) =>
+        report.LastAt < report.FirstAt ? report with { FirstAt = report.LastAt, LastAt = report.FirstAt } : report;
+
     private bool HasRoom()
     {
         if (!_file.IsWhole)
@@ -206,7 +223,7 @@ public sealed partial class ReportSpool
             Compact();
         }
 
-        if (_file.Length >= _maximumBytes)
+        if (_file.Length >= _maximumBytes && _mayShrink)
         {
             Compact();
         }
@@ -226,6 +243,7 @@ public sealed partial class ReportSpool
 
         _file.Replace(new SpoolLine(
             SpoolId, _next, [.. _watermarks.Select(pair => new VmmWatermark(pair.Key, pair.Value))], [.. _waiting]));
+        _mayShrink = false;
     }
 
     private void Signal()

@@ -55,15 +55,7 @@ internal sealed class SpoolFile
     public void Replace(SpoolLine line)
     {
         var bytes = line.ToBytes();
-        try
-        {
-            DurableFile.Write(_path, bytes);
-        }
-        catch (Exception exception) when (exception is UnauthorizedAccessException or LinuxException)
-        {
-            throw new IOException(exception.Message, exception);
-        }
-
+        DurableFile.Write(_path, bytes);
         Length = bytes.Length;
     }
 

@@ -18,7 +18,7 @@ public sealed partial class AttachmentJournal(StateFolder folder, ILogger<Attach
             {
                 loaded.Add(Read(path));
             }
-            catch (InvalidDataException exception)
+            catch (Exception exception) when (exception is InvalidDataException or IOException or UnauthorizedAccessException)
             {
                 LogDamaged(exception.Message);
             }
@@ -31,6 +31,7 @@ public sealed partial class AttachmentJournal(StateFolder folder, ILogger<Attach
     public AttachmentRecord? Find(string vm) => File.Exists(PathOf(vm)) ? Read(PathOf(vm)) : null;
 
     /// <summary>Durable when it returns.</summary>
+    /// <exception cref="IOException">The disk is full or failing.</exception>
     public void Save(Attachment attachment)
     {
         var record = new AttachmentRecord(
@@ -61,7 +62,7 @@ public sealed partial class AttachmentJournal(StateFolder folder, ILogger<Attach
         if (File.Exists(path) && File.ReadAllBytes(path).AsSpan().SequenceEqual(content))
         {
             // As after every takeover, which must work on a full disk too. Whoever wrote it may have been killed before it was on the disk.
-            DurableFile.Sync(path);
+            TrySync(path);
             return;
         }
 
@@ -69,6 +70,18 @@ public sealed partial class AttachmentJournal(StateFolder folder, ILogger<Attach
     }
 
     public void Remove(string vm) => DurableFile.Delete(PathOf(vm));
+
+    private static void TrySync(string path)
+    {
+        try
+        {
+            DurableFile.Sync(path);
+        }
+        catch (IOException)
+        {
+            // A failing disk. The next agent process reads it all the same; only a power loss takes it, and that takes the VMM too.
+        }
+    }
 
     private static AttachmentRecord Read(string path) => StateFile.Read(
         path, StateJson.Default.AttachmentRecord, record => record is { Vm: not null, Vmm.BootId: not null, Regions: not null, Trapped: not null });

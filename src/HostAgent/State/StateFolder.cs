@@ -18,7 +18,7 @@ public sealed class StateFolder : IDisposable
         Attached = Make("attached");
         Spool = Make("spool");
         Gate = Make("gate");
-        DurableFile.SyncFolder(Root);
+        SyncRoot();
         try
         {
             // FileShare.None is an advisory flock(2) on Linux, dropped by the kernel however the process ends. For reading: a file that is
@@ -55,6 +55,18 @@ public sealed class StateFolder : IDisposable
     public string CredentialFile => Path.Combine(Root, "credential");
 
     public void Dispose() => _lock.Dispose();
+
+    private void SyncRoot()
+    {
+        try
+        {
+            DurableFile.SyncFolder(Root);
+        }
+        catch (IOException)
+        {
+            // Failing: what is in it can still be read, and VMMs be taken over by it. Whatever is to be written from now on says so itself.
+        }
+    }
 
     private void RemoveUnfinished()
     {

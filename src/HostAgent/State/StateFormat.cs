@@ -43,7 +43,7 @@ internal static class StateFormat
         {
             DurableFile.Write(path, Encoding.ASCII.GetBytes($"{Newest} {AgentVersion.Text}\n"));
         }
-        catch (Exception exception) when (exception is IOException or UnauthorizedAccessException)
+        catch (IOException)
         {
             // Full or read-only: nothing newer than what is there can be written either.
         }

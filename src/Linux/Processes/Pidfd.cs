@@ -43,7 +43,19 @@ public sealed unsafe class Pidfd : IDisposable
     public bool HasExited()
     {
         var poll = new PollFd { Fd = _fd.Number, Events = PollFd.POLLIN };
-        return LinuxException.Check(Libc.poll(&poll, 1, 0), "poll pidfd") > 0;
+        while (true)
+        {
+            var ready = Libc.poll(&poll, 1, 0);
+            if (ready >= 0)
+            {
+                return ready > 0;
+            }
+
+            if (LinuxException.LastError != Errno.EINTR)
+            {
+                throw LinuxException.FromLastError("poll pidfd");
+            }
+        }
     }
 
     /// <summary>pidfd_send_signal(2): the signal reaches this process or nobody.</summary>

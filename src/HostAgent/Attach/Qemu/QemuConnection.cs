@@ -17,21 +17,24 @@ namespace Fleet.HostAgent.Attach.Qemu;
 
 /// <summary>One VM's QEMU: connects to its QMP socket, attaches, and follows its events; again and again, for as long as the VM is here.</summary>
 public sealed partial class QemuConnection(
-    VmEntry entry, string socket, AllowedPaths allowed, Attachments attachments, QemuOpener opener, GateKeeper gate, WorkSet work, ReportSpool spool, PoisonIntake intake,
+    VmEntry entry, string socket, AllowedPaths allowed, Attachments attachments, QemuOpener opener, GateKeeper gate, WorkSet work, ReportSpool spool, HeldBack held, PoisonIntake intake,
     AccessObserver observer, QemuMeter meter,
     IOptions<AgentOptions> options, TimeProvider time, ILogger<QemuConnection> logger)
 {
+    private readonly LogPace _defects = new(time);
     private string? _lastSaid;
 
     /// <summary>Ends when it is cancelled. Never throws for what QEMU does.</summary>
     public async Task RunAsync(CancellationToken cancellationToken)
     {
         var backoff = new Backoff();
+        var evidence = new QemuEvidence(entry, spool, held, intake, observer, meter, time, logger);
+        var storing = evidence.RunAsync(cancellationToken);
         try
         {
             while (true)
             {
-                if (await TryAsync(cancellationToken))
+                if (await TryAsync(evidence, cancellationToken))
                 {
                     backoff.Reset();
                 }
@@ -45,18 +48,19 @@ public sealed partial class QemuConnection(
         {
             // The agent stops, or the VM no longer concerns this host. What is armed stays armed.
         }
+
+        await storing;
     }
 
-    private async Task<bool> TryAsync(CancellationToken cancellationToken)
+    private async Task<bool> TryAsync(QemuEvidence evidence, CancellationToken cancellationToken)
     {
         var attached = false;
         try
         {
             using var client = await ConnectAsync(cancellationToken);
             using var closed = CancellationTokenSource.CreateLinkedTokenSource(cancellationToken);
-            var evidence = new QemuEvidence(entry, Log(), spool, intake, observer, meter, time, logger);
+            await evidence.FollowAsync(Log());
             var reading = client.RunAsync(line => OnEvent(line, evidence), closed.Token);
-            var storing = evidence.RunAsync(closed.Token);
             try
             {
                 await client.ExecuteAsync("qmp_capabilities", null, cancellationToken);
@@ -70,12 +74,17 @@ public sealed partial class QemuConnection(
                 await closed.CancelAsync();
                 // Its failure, if any, was seen above or is of no matter any more.
                 await Task.WhenAny(reading);
-                await storing;
+                await evidence.FollowAsync(null);
             }
         }
         catch (QemuRejectedException rejected)
         {
             Tell(rejected.Code, rejected.Message);
+        }
+        catch (InvalidDataException damaged)
+        {
+            // The journal's record of this VM: which process was bound is not known, so none may be bound anew.
+            Tell("state-folder-failed", damaged.Message);
         }
         catch (Exception exception) when (exception is IOException or LinuxException or SocketException)
         {
@@ -85,7 +94,11 @@ public sealed partial class QemuConnection(
         catch (Exception exception) when (exception is not OperationCanceledException)
 #pragma warning restore CA1031
         {
-            LogDefect(exception, entry.Vm);
+            if (_defects.MayTell(entry.Vm) is { } silent)
+            {
+                LogDefect(exception, entry.Vm, silent);
+            }
+
             Tell("qmp-failed", exception.Message);
         }
 
@@ -150,12 +163,25 @@ public sealed partial class QemuConnection(
             // On a thread of its own: the process is stopped and asked by system calls.
             var opened = await Task.Run(() => opener.Open(desired, ram, vmm, pidfd), cancellationToken);
             pidfd = null;
-            attachments.Attach(entry, opened);
+            Attach(opened);
         }
         finally
         {
             entry.Gate.Release();
             pidfd?.Dispose();
+        }
+    }
+
+    private void Attach(Attachment opened)
+    {
+        try
+        {
+            attachments.Attach(entry, opened);
+        }
+        catch (Exception exception) when (exception is IOException or UnauthorizedAccessException)
+        {
+            opened.Dispose();
+            throw new QemuRejectedException("state-folder-failed", exception.Message);
         }
     }
 
@@ -219,6 +245,6 @@ public sealed partial class QemuConnection(
     [LoggerMessage(2132, LogLevel.Information, "VM {Vm}: waiting for its QEMU: {Reason}")]
     private partial void LogWaiting(string vm, string reason);
 
-    [LoggerMessage(2133, LogLevel.Error, "VM {Vm}: the conversation with its QEMU ended with a defect; it is tried again")]
-    private partial void LogDefect(Exception exception, string vm);
+    [LoggerMessage(2133, LogLevel.Error, "VM {Vm}: the conversation with its QEMU ended with a defect; it is tried again (and {Silent} more like it before)")]
+    private partial void LogDefect(Exception exception, string vm, long silent);
 }

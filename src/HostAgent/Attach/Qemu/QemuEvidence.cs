@@ -3,6 +3,7 @@ using System.Threading.Channels;
 using Fleet.Contracts;
 using Fleet.Contracts.Agents;
 using Fleet.HostAgent.Detect;
+using Fleet.HostAgent.Metrics;
 using Fleet.HostAgent.Observe;
 using Fleet.HostAgent.Reconcile;
 using Fleet.HostAgent.Spool;
@@ -11,31 +12,52 @@ using Microsoft.Extensions.Logging;
 namespace Fleet.HostAgent.Attach.Qemu;
 
 /// <summary>
-/// Takes one QEMU's memory failures to the spool. A guest that hammers a poisoned page costs an append every quarter of a second at most:
-/// what comes in between is added up, and so is what comes while the spool is full.
+/// Takes one VM's memory failures, as its QEMU tells them, to the spool. A guest that hammers a poisoned page costs an append every quarter of a
+/// second at most: what comes in between is added up, and so is what comes while the spool is full. It outlives connections and QEMU processes:
+/// QEMU keeps nothing, so what waits for room waits here.
 /// </summary>
 public sealed partial class QemuEvidence(
-    VmEntry entry, QemuLog? log, ReportSpool spool, PoisonIntake intake, AccessObserver observer, QemuMeter meter, TimeProvider time, ILogger logger)
+    VmEntry entry, ReportSpool spool, HeldBack held, PoisonIntake intake, AccessObserver observer, QemuMeter meter, TimeProvider time, ILogger logger)
 {
     private static readonly TimeSpan Window = TimeSpan.FromMilliseconds(250);
     private static readonly TimeSpan Retry = TimeSpan.FromSeconds(5);
 
     private readonly Lock _lock = new();
     private readonly Channel<bool> _signal = Channel.CreateBounded<bool>(new BoundedChannelOptions(1) { FullMode = BoundedChannelFullMode.DropWrite });
-    // Found, and not yet in the spool.
-    private readonly List<ObservedAccess> _hits = [];
-    private readonly List<AgentReport> _poison = [];
-    private readonly Dictionary<string, QemuFailures> _failures = new(StringComparer.Ordinal);
+    private readonly Dictionary<(Attachment? Of, string Action), QemuFailures> _failures = [];
+    private readonly LogPace _pace = new(time);
+
+    // Found, and not yet in the spool; changed with the entry's gate held, as is the log.
+    private readonly List<Found> _found = [];
+    private QemuLog? _log;
+    private bool _isHeld;
 
     /// <summary>Takes the event MEMORY_FAILURE; all of them, action required or not (FACTS 4).</summary>
     public void Post(QmpLine failure)
     {
         var data = failure.Data?.Deserialize(QmpJson.Default.QmpMemoryFailure);
         var now = time.GetUtcNow();
-        Add(new QemuFailures(data?.Action is "inject" or "fatal" or "reset" ? data.Action : "ignore", 1, now, now));
+        Add(entry.Attachment, new QemuFailures(data?.Action is "inject" or "fatal" or "reset" ? data.Action : "ignore", 1, now, now));
         _signal.Writer.TryWrite(true);
     }
 
+    /// <summary>A connection begins, or ends (<paramref name="log"/> null): what was told until now belongs to the log until now.</summary>
+    public async Task FollowAsync(QemuLog? log)
+    {
+        await entry.Gate.WaitAsync(CancellationToken.None);
+        try
+        {
+            TakeIn();
+            _log = log;
+        }
+        finally
+        {
+            entry.Gate.Release();
+            _signal.Writer.TryWrite(true);
+        }
+    }
+
+    /// <summary>Ends when it is cancelled: the agent stops, or the VM no longer concerns this host.</summary>
     public async Task RunAsync(CancellationToken cancellationToken)
     {
         try
@@ -49,21 +71,33 @@ public sealed partial class QemuEvidence(
         }
         catch (OperationCanceledException)
         {
-            // The connection ended: what is here is still stored, if there is room.
-            await entry.Gate.WaitAsync(CancellationToken.None);
-            try
+            // What is here is still stored, if there is room.
+            await StoreLastAsync();
+        }
+    }
+
+    private async Task StoreLastAsync()
+    {
+        await entry.Gate.WaitAsync(CancellationToken.None);
+        try
+        {
+            if (!TryStore())
             {
-                TryStore();
+                var left = _found.Sum(found => found.Hits.Count + found.Poison.Count);
+                AgentMeter.ReportsDropped.Add(left, AgentMeter.Label("why", "stopped"));
+                LogLost(entry.Vm, left);
             }
-            finally
-            {
-                entry.Gate.Release();
-            }
+        }
+        finally
+        {
+            entry.Gate.Release();
+            Hold(false, null);
         }
     }
 
     private async Task StoreAsync(CancellationToken cancellationToken)
     {
+        var changed = spool.WhenChangedAsync();
         await entry.Gate.WaitAsync(cancellationToken);
         try
         {
@@ -78,77 +112,98 @@ public sealed partial class QemuEvidence(
         }
 
         // Full, or the disk fails: the counts stay here, and it is tried again with what comes meanwhile.
-        await Task.WhenAny(spool.WhenChangedAsync(), Task.Delay(Retry, time, cancellationToken)); // allowed: pace of retries on a full or failing disk
+        await Task.WhenAny(changed, Task.Delay(Retry, time, cancellationToken)); // allowed: pace of retries on a full or failing disk
         _signal.Writer.TryWrite(true);
     }
 
     private bool TryStore()
     {
-        List<QemuFailures> failures;
+        Exception? problem = null;
+        try
+        {
+            TakeIn();
+            _found.RemoveAll(TryStore);
+        }
+#pragma warning disable CA1031 // A defect must not end it: it is the only place where these are.
+        catch (Exception exception)
+#pragma warning restore CA1031
+        {
+            problem = exception;
+            if (exception is not IOException && _pace.MayTell(entry.Vm, "defect") is { } silent)
+            {
+                LogDefect(exception, entry.Vm, silent);
+            }
+        }
+
+        Hold(_found.Count > 0, problem);
+        return _found.Count == 0;
+    }
+
+    private bool TryStore(Found found)
+    {
+        if (!ReferenceEquals(entry.Attachment, found.Of))
+        {
+            // That process has ended: nothing of it is journalled any more, nor can its page tables be asked.
+            return spool.TryAppend(found.Reports(entry, null));
+        }
+
+        var behind = PoisonIntake.Behind(found.Of, found.Poison.Select(report => new PageKey(report.Frame, report.Shift!.Value)));
+        return intake.TryStore(entry, found.Of, origin => found.Reports(entry, origin), behind);
+    }
+
+    private void TakeIn()
+    {
+        ILookup<Attachment?, QemuFailures> told;
         lock (_lock)
         {
-            failures = [.. _failures.Values];
+            told = _failures.ToLookup(failure => failure.Key.Of, failure => failure.Value);
             _failures.Clear();
         }
 
-        if (entry.Attachment is not { } attachment)
+        foreach (var failures in told)
         {
-            CountUnplaced(failures.Sum(failure => failure.Count));
-            return true;
-        }
-
-        Find(attachment, failures);
-        if (_hits.Count + _poison.Count == 0)
-        {
-            return true;
-        }
-
-        try
-        {
-            var found = PoisonIntake.Behind(attachment, _poison.Select(report => new PageKey(report.Frame, report.Shift!.Value)));
-            if (intake.TryStore(entry, attachment, origin => Reports(attachment, origin), found))
+            if (failures.Key is { } attachment)
             {
-                _hits.Clear();
-                _poison.Clear();
-                return true;
+                Find(attachment, [.. failures]);
+            }
+            else
+            {
+                CountUnplaced(failures.Sum(failure => failure.Count));
             }
         }
-        catch (IOException exception)
-        {
-            LogNotStored(exception, entry.Vm);
-        }
-
-        return false;
     }
 
     private void Find(Attachment attachment, List<QemuFailures> failures)
     {
-        List<QemuLogEntry>? lines = log is null ? null : ReadLog(log);
+        List<QemuLogEntry>? lines = _log is null ? null : ReadLog(_log);
         var findings = QemuFailureReports.Build(failures, lines, attachment.Trapped, entry.Vm, attachment.MemoryInstance);
-        _poison.AddRange(findings.Poison);
         CountUnplaced(findings.Unplaced);
+        if (findings.Hits.Count + findings.Poison.Count == 0)
+        {
+            return;
+        }
+
+        var found = _found.Find(other => ReferenceEquals(other.Of, attachment));
+        if (found is null)
+        {
+            _found.Add(found = new Found(attachment));
+        }
+
+        // A page that failed is told once, however long it waits.
+        found.Poison.AddRange(findings.Poison.Where(page => !found.Poison.Exists(other => other.Frame == page.Frame)));
 
         // What the kernel showed of these accesses was recorded before QEMU could speak of them. Once: what is explained is used up.
         observer.Drain();
         foreach (var hit in findings.Hits.SelectMany(said => observer.Merge.Explain(attachment, said)))
         {
-            var at = _hits.FindIndex(other => other with { Count = 0, FirstAt = default, LastAt = default } == hit with { Count = 0, FirstAt = default, LastAt = default });
-            if (at < 0)
-            {
-                _hits.Add(hit);
-            }
-            else
-            {
-                _hits[at] = _hits[at] with { Count = _hits[at].Count + hit.Count, LastAt = hit.LastAt };
-            }
+            found.Add(hit);
+        }
+
+        if (found.Hits.Count + found.Poison.Count == 0)
+        {
+            _found.Remove(found);
         }
     }
-
-    private IReadOnlyList<AgentReport> Reports(Attachment attachment, string? origin) =>
-    [
-        .. _poison.Select(report => report with { Origin = origin }),
-        .. _hits.Select(hit => hit.ToReport(entry.Vm, attachment.MemoryInstance, entry.PlacementEpoch ?? 0)),
-    ];
 
     private List<QemuLogEntry> ReadLog(QemuLog from)
     {
@@ -158,7 +213,11 @@ public sealed partial class QemuEvidence(
         }
         catch (Exception exception) when (exception is IOException or UnauthorizedAccessException)
         {
-            LogNoLog(exception, entry.Vm);
+            if (_pace.MayTell(entry.Vm, "log") is { } silent)
+            {
+                LogNoLog(entry.Vm, exception.Message, silent);
+            }
+
             return [];
         }
     }
@@ -168,26 +227,77 @@ public sealed partial class QemuEvidence(
         if (count > 0)
         {
             meter.Unplaced(count);
-            LogUnplaced(entry.Vm, count);
+            if (_pace.MayTell(entry.Vm, "unplaced", count) is { } silent)
+            {
+                LogUnplaced(entry.Vm, count + silent);
+            }
         }
     }
 
-    private void Add(QemuFailures failures)
+    private void Hold(bool isHeld, Exception? problem)
+    {
+        if (isHeld == _isHeld)
+        {
+            return;
+        }
+
+        _isHeld = isHeld;
+        if (isHeld)
+        {
+            held.Begin(entry.Vm, problem);
+        }
+        else
+        {
+            held.End();
+        }
+    }
+
+    private void Add(Attachment? of, QemuFailures failures)
     {
         lock (_lock)
         {
-            _failures[failures.Action] = _failures.TryGetValue(failures.Action, out var before)
+            _failures[(of, failures.Action)] = _failures.TryGetValue((of, failures.Action), out var before)
                 ? before with { Count = before.Count + failures.Count, FirstAt = before.FirstAt < failures.FirstAt ? before.FirstAt : failures.FirstAt, LastAt = before.LastAt > failures.LastAt ? before.LastAt : failures.LastAt }
                 : failures;
         }
     }
 
-    [LoggerMessage(2120, LogLevel.Warning, "VM {Vm}: QEMU told of {Count} memory failures without an address; which of the poisoned pages it was is not known from QEMU")]
+    /// <summary>What one QEMU process told, with what it means there.</summary>
+    private sealed record Found(Attachment Of)
+    {
+        public List<ObservedAccess> Hits { get; } = [];
+
+        public List<AgentReport> Poison { get; } = [];
+
+        public void Add(ObservedAccess hit)
+        {
+            var at = Hits.FindIndex(other => other with { Count = 0, FirstAt = default, LastAt = default } == hit with { Count = 0, FirstAt = default, LastAt = default });
+            if (at < 0)
+            {
+                Hits.Add(hit);
+            }
+            else
+            {
+                Hits[at] = Hits[at] with { Count = Hits[at].Count + hit.Count, LastAt = hit.LastAt };
+            }
+        }
+
+        public IReadOnlyList<AgentReport> Reports(VmEntry entry, string? origin) =>
+        [
+            .. Poison.Select(report => report with { Origin = origin }),
+            .. Hits.Select(hit => hit.ToReport(entry.Vm, Of.MemoryInstance, entry.PlacementEpoch ?? 0)),
+        ];
+    }
+
+    [LoggerMessage(2120, LogLevel.Warning, "VM {Vm}: QEMU told of {Count} memory failures without an address since this was last said; which of the poisoned pages it was is not known from QEMU")]
     private partial void LogUnplaced(string vm, long count);
 
-    [LoggerMessage(2121, LogLevel.Error, "VM {Vm}: memory failures that QEMU told cannot be written to the spool; they are counted until they can")]
-    private partial void LogNotStored(Exception exception, string vm);
+    [LoggerMessage(2122, LogLevel.Warning, "VM {Vm}: QEMU's log cannot be read: {Problem} (and {Silent} times more before)")]
+    private partial void LogNoLog(string vm, string problem, long silent);
 
-    [LoggerMessage(2122, LogLevel.Warning, "VM {Vm}: QEMU's log cannot be read")]
-    private partial void LogNoLog(Exception exception, string vm);
+    [LoggerMessage(2305, LogLevel.Error, "VM {Vm}: {Count} reports of memory failures that QEMU told ARE LOST: the spool took none until the end")]
+    private partial void LogLost(string vm, int count);
+
+    [LoggerMessage(2306, LogLevel.Error, "VM {Vm}: what QEMU told of memory failures cannot be taken in; it is kept and tried again (and {Silent} times more before)")]
+    private partial void LogDefect(Exception exception, string vm, long silent);
 }
