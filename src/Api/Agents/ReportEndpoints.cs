@@ -73,19 +73,16 @@ public static class ReportEndpoints
     /// <summary>What is not spooled is said again by an agent that still means it: a malformed acknowledgement is left out.</summary>
     private static ReportsRequest Sift(string host, ReportsRequest request, ILogger logger)
     {
-        var acks = new List<GateAck>();
-        foreach (var ack in request.Acks ?? [])
+        var judged = (request.Acks ?? []).Select(ack => (Ack: ack, Wrong: ReportContent.FindWrong(ack))).ToList();
+        foreach (var (_, wrong) in judged.Where(item => item.Wrong is not null).Take(MostNamed))
         {
-            if (ReportContent.FindWrong(ack) is { } wrong)
-            {
-                AgentLog.AckMalformed(logger, host, wrong);
-            }
-            else
-            {
-                acks.Add(ack);
-            }
+            AgentLog.AckMalformed(logger, host, wrong!);
         }
 
-        return request with { Acks = acks, Obstacles = request.Obstacles is { } obstacles ? [.. obstacles.Select(ReportContent.Cut)] : null };
+        return request with
+        {
+            Acks = [.. judged.Where(item => item.Wrong is null).Select(item => item.Ack)],
+            Obstacles = request.Obstacles is { } obstacles ? [.. obstacles.Select(ReportContent.Cut)] : null,
+        };
     }
 }

@@ -129,7 +129,7 @@ public sealed class WriteBatch(StoreContexts contexts, IEnumerable<ICommitObserv
         return false;
     }
 
-    /// <summary>As below: it is stored, and nothing that is done about it may say otherwise.</summary>
+    /// <summary>What the action speaks of is stored: its failure must not tell the callers otherwise.</summary>
     private void Run(Action action)
     {
         try
