@@ -94,6 +94,9 @@ public sealed class Attachment : IDisposable
 
     public long? LossToldAt { get; set; }
 
+    /// <summary>Newest of its events that was stored while it is attached; 0 before the first.</summary>
+    public long LastEvent { get; set; }
+
     /// <summary>The last look for devices; null before the first.</summary>
     public DeviceLook? Devices { get; set; }
 
