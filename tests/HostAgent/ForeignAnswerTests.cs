@@ -13,6 +13,10 @@ namespace Fleet.HostAgent.Tests;
 /// <summary>Answers that are not the control plane's, or that it should not give: the agent lives, says it, and asks again.</summary>
 public sealed class ForeignAnswerTests : IDisposable
 {
+    private static readonly PageKey[] Pages = [new PageKey(5, 12)];
+    private static readonly DesiredVm Vm = new(
+        "vm-1", "host-a", [new MemoryRegion("0x0", 1 << 26, 4096)], new VmAttach(AttachKinds.Handoff), 1, 2, 1, PoisonDigest.Compute("vm-1", 1, Pages), Pages);
+
     private readonly DirectoryInfo _root = Directory.CreateTempSubdirectory("fl-");
 
     [Theory]
@@ -71,13 +75,10 @@ public sealed class ForeignAnswerTests : IDisposable
     [Trait("Invariant", "I6")]
     public async Task DesiredStateThatCannotBeWritten_IsAskedForAgain()
     {
-        var pages = new[] { new PageKey(5, 12) };
-        var vm = new DesiredVm(
-            "vm-1", "host-a", [new MemoryRegion("0x0", 1 << 26, 4096)], new VmAttach(AttachKinds.Handoff), 1, 2, 1, PoisonDigest.Compute("vm-1", 1, pages), pages);
         var route = Routes.DesiredVm("host-a", "vm-1");
         using var logs = new CapturingLogs();
         await using var server = new StubControlPlane((path, _) =>
-            path == route ? new StubControlPlane.Answer(200, "application/json", JsonSerializer.Serialize(vm, FleetJson.Default.DesiredVm))
+            path == route ? new StubControlPlane.Answer(200, "application/json", JsonSerializer.Serialize(Vm, FleetJson.Default.DesiredVm))
             : path == StubControlPlane.Heartbeat ? new StubControlPlane.Answer(200, "application/json", """{"heartbeatInterval":"1s","refetch":["vm-1"]}""")
             : StubControlPlane.Usual(path));
         var obstacle = Directory.CreateDirectory(Path.Combine(_root.FullName, "desired", "vm-1.json.tmp"));
@@ -89,6 +90,31 @@ public sealed class ForeignAnswerTests : IDisposable
 
         await TestAgent.UntilAsync(() => agent.Table.Find("vm-1")?.Desired?.Generation == 2);
         Assert.False(agent.Services.GetRequiredService<IHostApplicationLifetime>().ApplicationStopping.IsCancellationRequested);
+    }
+
+    /// <summary>A VM that the control plane does not know any more concerns this host no more; a page that says 404 says nothing of VMs.</summary>
+    [Fact]
+    [Trait("Invariant", "I6")]
+    public async Task NotFound_OfAProxy_ForgetsNoVm()
+    {
+        Directory.CreateDirectory(Path.Combine(_root.FullName, "desired"));
+        await File.WriteAllTextAsync(
+            Path.Combine(_root.FullName, "desired", "vm-1.json"), JsonSerializer.Serialize(Vm, FleetJson.Default.DesiredVm), TestContext.Current.CancellationToken);
+        var route = Routes.DesiredVm("host-a", "vm-1");
+        var isProxy = true;
+        using var logs = new CapturingLogs();
+        await using var server = new StubControlPlane((path, _) =>
+            path == route ? Volatile.Read(ref isProxy) ? new StubControlPlane.Answer(404, "text/html", "<html>Not here</html>") : new StubControlPlane.Answer(404, "application/problem+json", """{"code":"unknown-vm"}""")
+            : path == StubControlPlane.Heartbeat ? new StubControlPlane.Answer(200, "application/json", """{"heartbeatInterval":"1s","refetch":["vm-1"]}""")
+            : StubControlPlane.Usual(path));
+        await using var agent = await server.StartAgentAsync(_root.FullName, logs);
+
+        // The second is asked for when the first was dealt with.
+        await TestAgent.UntilAsync(() => server.Asked(route) >= 2);
+        Assert.NotNull(agent.Table.Find("vm-1")?.Desired);
+        Volatile.Write(ref isProxy, false);
+
+        await TestAgent.UntilAsync(() => agent.Table.Find("vm-1")?.Desired is null);
     }
 
     [Fact]

@@ -176,6 +176,31 @@ public sealed class SpoolDiskTests
         await disk.RemountAsync(readOnly: false);
     }
 
+    /// <summary>Not even what is on it already can be made sure of: no fsync succeeds any more.</summary>
+    [Fact]
+    [Trait("Invariant", "I6")]
+    public async Task Start_OnADiskThatFailed_TakesOverAndArmsAgain()
+    {
+        Requires.Userfaultfd();
+        await using var disk = await FailingDisk.MountAsync();
+        using var vmm = new TestVmm();
+        await using (var first = await TestAgent.StartAsync(disk.Root, TestAgent.Vm(vmm, 1, new PageKey(5, 12))))
+        {
+            using var channel = await first.AttachAsync(vmm);
+            disk.Fail();
+            Assert.Throws<IOException>(() => DurableFile.SyncFolder(disk.Root));
+            await first.LookAsync("vm-1");
+            Assert.True(vmm.HasMarker(5));
+        }
+
+        vmm.Memory.Advise(5 * TestVmm.PageBytes, TestVmm.PageBytes, Linux.Memory.MemoryAdvice.DontNeed);
+        await using (var again = await TestAgent.StartAsync(disk.Root))
+        {
+            await TestAgent.UntilAsync(() => vmm.HasMarker(5));
+            Assert.NotNull(again.Table.Find("vm-1")!.Attachment);
+        }
+    }
+
     private static Task<TestAgent> StartAsync(SmallDisk disk, CapturingLogs logs, params DesiredVm[] desired) => TestAgent.StartAsync(
         disk.Root, new Dictionary<string, string?> { ["Agent:SpoolBytes"] = "65536" }, services => services.AddSingleton<ILoggerFactory>(logs), desired);
 

@@ -133,6 +133,9 @@ public sealed class Attachment : IDisposable
     /// <summary>Whether such a look is due; call once a second.</summary>
     public bool TakeLook() => Volatile.Read(ref _looksDue) > 0 && Interlocked.Decrement(ref _looksDue) >= 0;
 
+    /// <summary>Newest of its events that was stored while it is attached; 0 before the first.</summary>
+    public long LastEvent { get; set; }
+
     /// <summary>The last look for devices; null before the first.</summary>
     public DeviceLook? Devices { get; set; }
 

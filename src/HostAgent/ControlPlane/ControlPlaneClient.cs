@@ -49,9 +49,15 @@ public sealed class ControlPlaneClient(HttpClient http, string host)
         using var timeout = Limit(cancellationToken);
         using var request = Request(HttpMethod.Get, Routes.DesiredVm(host, vm));
         using var response = await http.SendAsync(request, HttpCompletionOption.ResponseHeadersRead, timeout.Token);
-        return response.StatusCode == HttpStatusCode.NotFound
-            ? null
-            : await ReadAsync(response, FleetJson.Default.DesiredVm, timeout.Token);
+        try
+        {
+            return await ReadAsync(response, FleetJson.Default.DesiredVm, timeout.Token);
+        }
+        catch (ControlPlaneException exception) when (exception.Code == ControlPlaneException.UnknownVm)
+        {
+            // By the code, not by the 404: that may be another's page.
+            return null;
+        }
     }
 
     /// <summary>Opens the desired-state stream; the caller disposes the response.</summary>

@@ -9,6 +9,7 @@ public sealed class ControlPlaneException(HttpStatusCode status, string code, st
 {
     public const string AgentSuperseded = "agent-superseded";
     public const string StatementRequired = "statement-required";
+    public const string UnknownVm = "unknown-vm";
     public const string SpoolGap = "spool-gap";
 
     // What a server may ask for. Longer would be a mistake of it, or of something in between.

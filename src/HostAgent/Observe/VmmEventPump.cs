@@ -70,6 +70,14 @@ public sealed class VmmEventPump(VmEntry entry, Attachment attachment, AgentLine
     /// <returns>False when the VMM went away while the spool took nothing: it has no acknowledgement and sends its events again.</returns>
     private async Task<bool> StoreAsync(List<VmmEvent> batch, CancellationToken cancellationToken)
     {
+        // A VMM sends again what it has no acknowledgement for; what is durable already changes nothing (I5).
+        var durable = spool.LastEvent(attachment.Vmm);
+        batch.RemoveAll(vmmEvent => vmmEvent.Sequence <= durable);
+        if (batch.Count == 0)
+        {
+            return true;
+        }
+
         List<ObservedAccess>? hits = null;
         var isHeld = false;
         try
@@ -122,10 +130,8 @@ public sealed class VmmEventPump(VmEntry entry, Attachment attachment, AgentLine
         await entry.Gate.WaitAsync(cancellationToken);
         try
         {
-            // A VMM sends again what it has no acknowledgement for; what is durable already changes nothing (I5). Looked at here: another connection
-            // of the same VMM may have stored them while this one waited.
-            var durable = spool.LastEvent(attachment.Vmm);
-            if (batch.RemoveAll(vmmEvent => vmmEvent.Sequence <= durable) > 0)
+            // Again: another connection of the same VMM may have stored them while this one waited.
+            if (batch.RemoveAll(vmmEvent => vmmEvent.Sequence <= attachment.LastEvent) > 0)
             {
                 hits = null;
             }
@@ -146,6 +152,7 @@ public sealed class VmmEventPump(VmEntry entry, Attachment attachment, AgentLine
                 entry, attachment,
                 origin => VmmEventReports.Build(batch, hits, entry.Vm, attachment.MemoryInstance, entry.PlacementEpoch ?? 0, origin),
                 PoisonIntake.Behind(attachment, VmmEventReports.PoisonedPages(batch)), new VmmWatermark(attachment.Vmm, batch[^1].Sequence));
+            attachment.LastEvent = stored ? batch[^1].Sequence : attachment.LastEvent;
             return (hits, stored ? null : new Refusal(true, null));
         }
         catch (Exception exception) when (exception is IOException or UnauthorizedAccessException or Linux.LinuxException)

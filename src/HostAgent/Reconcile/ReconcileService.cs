@@ -17,6 +17,8 @@ public sealed partial class ReconcileService(
     VmTable table, DesiredState desired, Takeover takeover, VmReconciler reconciler, WorkSet work, ReconcileProgress progress, StatusSignal status,
     LossReports losses, IOptions<AgentOptions> options, TimeProvider time, ILogger<ReconcileService> logger) : BackgroundService
 {
+    private readonly LogPace _defects = new(time);
+
     public override async Task StopAsync(CancellationToken cancellationToken)
     {
         await base.StopAsync(cancellationToken);
@@ -120,7 +122,10 @@ public sealed partial class ReconcileService(
 #pragma warning restore CA1031
         {
             AgentMeter.ReconcileDefects.Add(1);
-            LogDefect(exception, vm);
+            if (_defects.MayTell(vm) is { } silent)
+            {
+                LogDefect(exception, vm, silent);
+            }
         }
         finally
         {
@@ -179,6 +184,6 @@ public sealed partial class ReconcileService(
     [LoggerMessage(1113, LogLevel.Error, "This host cannot arm poisoned pages ({Capability}); the control plane is told so")]
     private partial void LogCannotArm(string capability);
 
-    [LoggerMessage(1111, LogLevel.Error, "VM {Vm} could not be looked at; it is tried again")]
-    private partial void LogDefect(Exception exception, string vm);
+    [LoggerMessage(1111, LogLevel.Error, "VM {Vm} could not be looked at; it is tried again (and {Silent} tries more before)")]
+    private partial void LogDefect(Exception exception, string vm, long silent);
 }

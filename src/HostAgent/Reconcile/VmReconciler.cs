@@ -17,8 +17,9 @@ namespace Fleet.HostAgent.Reconcile;
 /// <summary>Brings one VM's VMM to its desired state, and states what the kernel confirmed.</summary>
 public sealed partial class VmReconciler(
     AttachmentJournal journal, Attachments attachments, GateKeeper gate, StorePromise promise, DeviceAccess devices, AccessObserver observer,
-    MapLimit maps, LossReports losses, IOptions<AgentOptions> options, ILogger<VmReconciler> logger)
+    MapLimit maps, LossReports losses, IOptions<AgentOptions> options, TimeProvider time, ILogger<VmReconciler> logger)
 {
+    private readonly LogPace _failures = new(time);
     private readonly EnforcementPolicy _policy = options.Value.EnforcementPolicy;
 
     /// <summary>Looks at the kernel, plans, acts, looks again. Call with the entry's gate held.</summary>
@@ -85,7 +86,11 @@ public sealed partial class VmReconciler(
         }
         catch (Exception exception) when (exception is LinuxException or IOException or UnauthorizedAccessException)
         {
-            LogFailed(exception, entry.Vm);
+            if (_failures.MayTell(entry.Vm) is { } silent)
+            {
+                LogFailed(exception, entry.Vm, silent);
+            }
+
             return Reconciler.Unconfirmed(desired, EnforcementStates.Failed, exception is LinuxException linux ? Enforcer.Describe(linux) : "state-folder-failed");
         }
     }
@@ -240,6 +245,6 @@ public sealed partial class VmReconciler(
     [LoggerMessage(2001, LogLevel.Warning, "VM {Vm}: {Ranges} more ranges could exhaust the mappings of its VMM (vm.max_map_count): all of its memory is registered instead, and while no agent runs a first access to any page waits for one")]
     private partial void LogWholeRegions(string vm, int ranges);
 
-    [LoggerMessage(1106, LogLevel.Error, "VM {Vm} could not be enforced; what is armed stays armed, and it is tried again")]
-    private partial void LogFailed(Exception exception, string vm);
+    [LoggerMessage(1106, LogLevel.Error, "VM {Vm} could not be enforced; what is armed stays armed, and it is tried again (and {Silent} tries more before)")]
+    private partial void LogFailed(Exception exception, string vm, long silent);
 }

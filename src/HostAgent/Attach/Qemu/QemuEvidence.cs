@@ -1,7 +1,6 @@
 using System.Text.Json;
 using System.Threading.Channels;
 using Fleet.Contracts;
-using Fleet.Contracts.Agents;
 using Fleet.HostAgent.Detect;
 using Fleet.HostAgent.Metrics;
 using Fleet.HostAgent.Observe;
@@ -28,7 +27,7 @@ public sealed partial class QemuEvidence(
     private readonly LogPace _pace = new(time);
 
     // Found, and not yet in the spool; changed with the entry's gate held, as is the log.
-    private readonly List<Found> _found = [];
+    private readonly List<QemuFound> _found = [];
     private QemuLog? _log;
     private bool _isHeld;
 
@@ -139,7 +138,7 @@ public sealed partial class QemuEvidence(
         return _found.Count == 0;
     }
 
-    private bool TryStore(Found found)
+    private bool TryStore(QemuFound found)
     {
         if (!ReferenceEquals(entry.Attachment, found.Of))
         {
@@ -186,7 +185,7 @@ public sealed partial class QemuEvidence(
         var found = _found.Find(other => ReferenceEquals(other.Of, attachment));
         if (found is null)
         {
-            _found.Add(found = new Found(attachment));
+            _found.Add(found = new QemuFound(attachment));
         }
 
         // A page that failed is told once, however long it waits.
@@ -260,33 +259,6 @@ public sealed partial class QemuEvidence(
                 ? before with { Count = before.Count + failures.Count, FirstAt = before.FirstAt < failures.FirstAt ? before.FirstAt : failures.FirstAt, LastAt = before.LastAt > failures.LastAt ? before.LastAt : failures.LastAt }
                 : failures;
         }
-    }
-
-    /// <summary>What one QEMU process told, with what it means there.</summary>
-    private sealed record Found(Attachment Of)
-    {
-        public List<ObservedAccess> Hits { get; } = [];
-
-        public List<AgentReport> Poison { get; } = [];
-
-        public void Add(ObservedAccess hit)
-        {
-            var at = Hits.FindIndex(other => other with { Count = 0, FirstAt = default, LastAt = default } == hit with { Count = 0, FirstAt = default, LastAt = default });
-            if (at < 0)
-            {
-                Hits.Add(hit);
-            }
-            else
-            {
-                Hits[at] = Hits[at] with { Count = Hits[at].Count + hit.Count, LastAt = hit.LastAt };
-            }
-        }
-
-        public IReadOnlyList<AgentReport> Reports(VmEntry entry, string? origin) =>
-        [
-            .. Poison.Select(report => report with { Origin = origin }),
-            .. Hits.Select(hit => hit.ToReport(entry.Vm, Of.MemoryInstance, entry.PlacementEpoch ?? 0)),
-        ];
     }
 
     [LoggerMessage(2120, LogLevel.Warning, "VM {Vm}: QEMU told of {Count} memory failures without an address since this was last said; which of the poisoned pages it was is not known from QEMU")]
