@@ -3,11 +3,14 @@ using Fleet.Contracts.Agents;
 using Fleet.Contracts.Handoff;
 using Fleet.Contracts.Migrations;
 using Fleet.Contracts.Vms;
+using Fleet.HostAgent.Detect;
 using Fleet.HostAgent.Enforce;
 using Fleet.HostAgent.Gate;
 using Fleet.Linux;
 using Fleet.Linux.Userfaultfd;
 using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Hosting;
+using Microsoft.Extensions.Logging;
 
 namespace Fleet.HostAgent.Tests;
 
@@ -100,6 +103,33 @@ public sealed class GateAgentTests : GateAgentFixture
         await TestAgent.UntilAsync(() => agent.Spool.Count > 0);
         Assert.Equal([(AgentReport.Lifted, 5L)], agent.Spool.Peek(10).Select(report => (report.Kind, report.PlacementEpoch ?? 0)));
         Assert.Equal(Errno.EFAULT, Guest.Read(30).Error);
+    }
+
+    /// <summary>As for a guest with the right: that a sealed VMM's page was found does not mean that its report is in the spool.</summary>
+    [Fact]
+    [Trait("Invariant", "I8")]
+    public async Task Sealed_MemoryErrorFoundWhileTheSpoolIsFull_IsReportedOnceThereIsRoom()
+    {
+        using var logs = new CapturingLogs();
+        await using var agent = await TestAgent.StartAsync(
+            Root, new Dictionary<string, string?> { ["Agent:SpoolBytes"] = "65536" }, services => services.AddSingleton<ILoggerFactory>(logs), Vm(1, 1, null));
+        var (held, hold) = await HeldForSwitchoverAsync(agent);
+        using var channel = held;
+        channel.SendState(VmmStates.Held, Other, hold);
+        await SealedAsync(agent);
+        var seal = agent.Spool.Peek(10).Single(report => report.Kind == AgentReport.Seal);
+        while (agent.Spool.TryAppend([.. Enumerable.Repeat(seal with { Kind = AgentReport.Hit }, 20)]))
+        {
+        }
+
+        agent.Services.GetServices<IHostedService>().OfType<DetectionService>().Single().Find = _ => [new NativePage(new PageKey(30, 12), 0x1030)];
+        agent.Detection.Add("vm-1");
+        await TestAgent.UntilAsync(() => logs.Ids.Contains(1913));
+        agent.Spool.Acknowledge(agent.Spool.Peek(1)[0].Sequence + (agent.Spool.Count / 2));
+
+        await TestAgent.UntilAsync(() => agent.Spool.Peek(10_000).Any(report => report.Kind == AgentReport.Fault));
+        var poison = Assert.Single(agent.Spool.Peek(10_000), report => report.Kind == AgentReport.Poison);
+        Assert.Equal((30L, PoisonOrigins.Sealed), (poison.Frame, poison.Origin));
     }
 
     /// <summary>A memory error of the target comes while its VMM declares the stream's holes: neither may push the other out of the set.</summary>

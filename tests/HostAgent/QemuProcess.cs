@@ -61,7 +61,7 @@ internal sealed class QemuProcess : IDisposable
         ];
         var shell = Process.Start(new ProcessStartInfo("/bin/sh", ["-c", "\"$@\" & wait $!", "sh", .. command]) { RedirectStandardError = true })!;
         var errors = shell.StandardError.ReadToEndAsync();
-        await TestAgent.UntilAsync(() => shell.HasExited || (File.Exists($"{id}.test") && File.Exists($"{id}.pid") && File.ReadAllText($"{id}.pid").EndsWith('\n')));
+        await TestAgent.UntilAsync(() => shell.HasExited || (Listens($"{id}.agent") && Listens($"{id}.test") && File.Exists($"{id}.pid") && File.ReadAllText($"{id}.pid").EndsWith('\n')));
         if (shell.HasExited)
         {
             Assert.Fail($"QEMU did not start: {await errors}");
@@ -71,6 +71,10 @@ internal sealed class QemuProcess : IDisposable
             shell, int.Parse(File.ReadAllText($"{id}.pid"), CultureInfo.InvariantCulture), $"{id}.agent", $"{id}.test",
             memory ?? [new MemoryRegion("0x0", 64 << 20, PageBytes)]);
     }
+
+    // The name is there before anybody can connect to it.
+    private static bool Listens(string path) =>
+        File.ReadLines("/proc/net/unix").Any(line => line.EndsWith(" " + path, StringComparison.Ordinal) && line.Contains(" 00010000 ", StringComparison.Ordinal));
 
     public DesiredVm Vm(long generation, params PageKey[] pages) => new(
         "vm-1", "host-a", Memory, new VmAttach(AttachKinds.Qemu, QmpSocket: AgentSocket), 1, generation, 1, PoisonDigest.Compute("vm-1", 1, pages), pages);

@@ -165,9 +165,17 @@ internal sealed class TestChannel : IDisposable
     {
         while (await ReceiveAsync() is { } line)
         {
-            if (line.Type == AgentLine.Zap)
+            if (line.Type == AgentLine.Zap && zap(line) is var error)
             {
-                SendZapped(new VmmZapped(VmmZapped.ZappedType, line.Sequence, zap(line)));
+                try
+                {
+                    SendZapped(new VmmZapped(VmmZapped.ZappedType, line.Sequence, error));
+                }
+                catch (SocketException)
+                {
+                    // The agent has ended meanwhile.
+                    return;
+                }
             }
         }
     }

@@ -12,20 +12,32 @@ internal static class Healer
     /// <summary>This host's own memory_failure() poisoned the page: nothing from outside of the process takes that away.</summary>
     public const string HardwarePoison = "hardware-poison";
 
+    // Another mapping of the file can fill the hole before ZEROPAGE does, and the marker then stays.
+    private const int Tries = 8;
+
     /// <returns>Why it could not be done; null when the page is ordinary.</returns>
     public static ArmFailure? Heal(Attachment attachment, HostRange part)
     {
         try
         {
-            foreach (var marked in MarkerVerifier.FindMarked(attachment, part))
+            for (var attempt = 1; attempt <= Tries; attempt++)
             {
-                Unmark(attachment, marked);
-            }
+                var marks = MarkerVerifier.FindMarked(attachment, part);
+                if (attempt > 1 && marks.Count == 0)
+                {
+                    break;
+                }
 
-            if (EnforcementCell.ClassOf(part.Region.Backing) == MemoryClass.Memfd)
-            {
-                // Whoever waits on a trap gets his page now, and not only at his next try.
-                Fill(part, "UFFDIO_ZEROPAGE", address => attachment.Userfaultfd.ZeroPage(address, (ulong)part.Region.PageBytes));
+                foreach (var marked in marks)
+                {
+                    Unmark(attachment, marked);
+                }
+
+                if (EnforcementCell.ClassOf(part.Region.Backing) == MemoryClass.Memfd)
+                {
+                    // Whoever waits on a trap gets his page now, and not only at his next try.
+                    Fill(part, "UFFDIO_ZEROPAGE", address => attachment.Userfaultfd.ZeroPage(address, (ulong)part.Region.PageBytes));
+                }
             }
 
             Registration.Release(attachment, part);
