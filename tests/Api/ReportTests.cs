@@ -167,7 +167,7 @@ public sealed class ReportTests
             (poison with { Vm = null }, "$.vm"),
             (poison with { Shift = null }, "$.shift"),
             (poison with { Shift = 21 }, "$.frame"),
-            (poison with { Class = "bad" }, "$.class"),
+            (poison with { Origin = "bad" }, "$.origin"),
             (hit with { Count = 0 }, "$.count"),
             (hit with { Access = "smell", Evidence = null, Outcome = "" }, "$.access, $.evidence, $.outcome"),
             (poison with { Kind = AgentReport.Fault }, "$.memoryFault"),
@@ -198,6 +198,21 @@ public sealed class ReportTests
 
         // Sent again they are replays.
         Assert.Empty((await agent.ReportAsync(spool)).Rejected);
+    }
+
+    /// <summary>An agent newer than the control plane may know more classes and sources; the page is poisoned all the same.</summary>
+    [Fact]
+    [Trait("Invariant", "I2")]
+    public async Task Poison_OfAClassAndSourceThatAreNotKnown_IsTakenAsUnknown()
+    {
+        await using var api = await ApiHost.StartAsync();
+        var agent = await (await api.EnrolAsync("host-a")).ClaimAsync();
+        var vm = await api.Admin.CreateVmAsync("vm-1", "host-a");
+
+        Assert.Empty((await agent.ReportAsync(TestAgent.Poison(1, vm, 5) with { Class = "cxl", Source = "firmware" })).Rejected);
+
+        var page = Assert.Single((await api.Admin.GetPagesAsync("vm-1")).Items);
+        Assert.Equal((5, "unknown", "memory-failure"), (page.Frame, page.Class, page.Source));
     }
 
     [Fact]

@@ -1,6 +1,8 @@
 using Fleet.Contracts;
 using Fleet.Contracts.Agents;
 using Fleet.Contracts.Handoff;
+using Fleet.Contracts.Vms;
+using Fleet.HostAgent.ControlPlane;
 using Fleet.Linux;
 using Fleet.Linux.Memory;
 using Fleet.Linux.Userfaultfd;
@@ -297,6 +299,19 @@ public sealed class HandoffTests : IDisposable
         Assert.Null(await channel.ReceiveAsync());
         Assert.Equal(0, agent.Spool.Count);
         Assert.Equal(Errno.EFAULT, _vmm.Read(5).Error);
+    }
+
+    /// <summary>The control plane knows an attachment that this agent does not: it says so, before anything is started and after.</summary>
+    [Fact]
+    public async Task VmThatAttachesByFirecracker_IsSaidToBeUnsupported()
+    {
+        Assert.StartsWith("no: ", CapabilityProbe.Table()[$"attach.{AttachKinds.Firecracker}"], StringComparison.Ordinal);
+
+        var vm = TestAgent.Vm(_vmm, 1, new PageKey(30, 12));
+        await using var agent = await TestAgent.StartAsync(_root.FullName, vm with { Attach = vm.Attach with { Kind = AttachKinds.Firecracker } });
+        await TestAgent.UntilAsync(() => agent.Table.Find("vm-1")?.Status is not null);
+
+        Assert.Equal((EnforcementStates.Pending, "attach-unsupported"), (agent.Table.Find("vm-1")!.Status!.State, agent.Table.Find("vm-1")!.Status!.Reason));
     }
 
     public void Dispose()

@@ -9,6 +9,8 @@ namespace Fleet.Api.Migrations;
 /// <summary>What is known to be in the way before anything was started. Told early; safety does not rest on it.</summary>
 internal static class EarlyChecks
 {
+    // Of memfd memory, as a sign that the host can enforce at all. Not of the VM's own kind: whether huge pages can be marked was tried when some were free,
+    // and what backs the memory only the host's agent sees. It says so of the VMM that is started there.
     private const string Marker = "policy.marker.memfd";
 
     public static List<GateReason> Of(HostRow target, VmAttach attach, string? contested)

@@ -21,17 +21,22 @@ public sealed partial class Attachments : IDisposable
     private readonly DetectionQueue _detection;
     private readonly AccessObserver _observer;
     private readonly ILogger<Attachments> _logger;
+    private readonly LogPace _pace;
     private readonly UffdEventLoop _loop;
     private readonly ConcurrentDictionary<Attachment, HashSet<(string?, ulong)>> _bound = new();
     private readonly ConcurrentDictionary<ProcessIdentity, string> _claims = new();
 
-    public Attachments(AttachmentJournal journal, WorkSet work, DetectionQueue detection, AccessObserver observer, ILogger<Attachments> logger)
+    public Attachments(AttachmentJournal journal, WorkSet work, DetectionQueue detection, AccessObserver observer, TimeProvider time, ILogger<Attachments> logger)
     {
-        (_journal, _work, _detection, _observer, _logger) = (journal, work, detection, observer, logger);
+        (_journal, _work, _detection, _observer, _logger, _pace) = (journal, work, detection, observer, logger, new LogPace(time));
         _loop = new UffdEventLoop(exception =>
         {
             AgentMeter.EventLoopFailures.Add(1);
-            LogEventFailed(exception);
+            // Tried again each second for as long as the VMM has no room for a page.
+            if (_pace.MayTell("events") is { } silent)
+            {
+                LogEventFailed(exception, silent);
+            }
         });
     }
 
@@ -145,6 +150,6 @@ public sealed partial class Attachments : IDisposable
     [LoggerMessage(1201, LogLevel.Information, "VM {Vm} is attached: VMM process {Pid}")]
     private partial void LogAttached(string vm, int pid);
 
-    [LoggerMessage(1202, LogLevel.Error, "A userfaultfd event could not be handled")]
-    private partial void LogEventFailed(Exception exception);
+    [LoggerMessage(1202, LogLevel.Error, "A userfaultfd event could not be handled; its thread waits and is woken to try again (and {Silent} more like it before)")]
+    private partial void LogEventFailed(Exception exception, long silent);
 }

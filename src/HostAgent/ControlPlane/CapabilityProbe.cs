@@ -1,3 +1,4 @@
+using Fleet.Contracts.Vms;
 using Fleet.HostAgent.Detect;
 using Fleet.HostAgent.Enforce;
 using Fleet.HostAgent.Observe;
@@ -13,12 +14,15 @@ public static class CapabilityProbe
     /// <summary>Poison markers on memfd memory, the mechanism of policy <c>marker</c>.</summary>
     public const string MarkerOnMemfd = "policy.marker.memfd";
 
+    /// <summary>Known to the control plane, and not built: a migration that asks for it is denied before anything is started.</summary>
+    private const string FirecrackerAttachment = $"attach.{AttachKinds.Firecracker}";
+
     private const string GuaranteedZap =
         "no: the madvise for it was never merged into Linux; punch-hole or dont-need of a registered range, each arming verified in the page tables, serves in its place";
 
     public static IReadOnlyDictionary<string, string> Table()
     {
-        var table = new Dictionary<string, string>(StringComparer.Ordinal);
+        var table = new Dictionary<string, string>(StringComparer.Ordinal) { [FirecrackerAttachment] = "no: this agent attaches by handoff and qemu only" };
         UffdFeatures features;
         try
         {

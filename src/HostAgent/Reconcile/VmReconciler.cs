@@ -39,7 +39,7 @@ public sealed partial class VmReconciler(
 
         var before = entry.Status;
         var status = entry.Attachment is { } attachment ? Enforce(entry, desired, attachment)
-            : Reconciler.Unconfirmed(desired, EnforcementStates.Pending, entry.NotAttached ?? "not-attached");
+            : Reconciler.Unconfirmed(desired, EnforcementStates.Pending, NotAttached(entry, desired));
         var verified = status.State == EnforcementStates.Armed;
         if (verified)
         {
@@ -51,6 +51,9 @@ public sealed partial class VmReconciler(
         entry.Status = WithDevices(entry, desired, status);
         LogChange(before, entry.Status);
     }
+
+    private static string NotAttached(VmEntry entry, DesiredVm desired) =>
+        desired.Attach.Kind == AttachKinds.Firecracker ? "attach-unsupported" : entry.NotAttached ?? "not-attached";
 
     // Markers stop nobody who comes past the page tables: what is claimed of the set must hold against devices too (DESIGN 8).
     private VmStatus WithDevices(VmEntry entry, DesiredVm desired, VmStatus status) =>
