@@ -91,7 +91,7 @@ public sealed class AgentKillTests
     private static async Task NothingLeaksAsync(
         LocalFleet fleet, ChildProcess agent, WorkingGuest[] guests, string borrowed, List<(IReadOnlyDictionary<string, int> Descriptors, int Threads)> before)
     {
-        Assert.Equal(borrowed, ProcessResources.Borrowed(agent.Pid));
+        await ProcessResources.BorrowsAsync(agent, borrowed, Cancelled);
         foreach (var (guest, (descriptors, threads)) in guests.Zip(before))
         {
             var pid = guest.Process.Pid;

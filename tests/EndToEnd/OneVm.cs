@@ -62,8 +62,9 @@ internal sealed class OneVm : IAsyncDisposable
         await AttachedAsync();
     }
 
-    public Task AttachedAsync() =>
-        LocalFleet.UntilAsync(async () => (await Guest.StatusAsync(Cancelled)).Attached, "the handoff", Agent, Cancelled);
+    /// <param name="agent">Where the test started another one itself.</param>
+    public Task AttachedAsync(ChildProcess? agent = null) =>
+        LocalFleet.UntilAsync(async () => (await Guest.StatusAsync(Cancelled)).Attached, "the handoff", agent ?? Agent, Cancelled);
 
     public async Task<AddPagesResult> PoisonAsync(params long[] frames) =>
         await Fleet.Client.AddPagesAsync(Vm, new AddPagesRequest([.. frames.Select(frame => new PageReport(frame, 12, PageClasses.Srar, PageSources.Operator))], "test"), Cancelled);

@@ -1,4 +1,5 @@
 using System.Globalization;
+using Fleet.Demo.Running;
 
 namespace Fleet.EndToEnd.Tests;
 
@@ -22,6 +23,10 @@ internal static class ProcessResources
             CultureInfo.InvariantCulture,
             $"{targets.Count(target => target == "anon_inode:[userfaultfd]")} userfaultfds, {targets.Count(target => target.StartsWith("/memfd:", StringComparison.Ordinal) && !target.Contains("doublemapper", StringComparison.Ordinal))} memfds, {targets.Count(target => target == "anon_inode:[pidfd]")} pidfds");
     }
+
+    /// <summary>While a VMM hands over again the agent has both sets for a moment; one that it kept would stay.</summary>
+    public static Task BorrowsAsync(ChildProcess agent, string expected, CancellationToken cancellationToken) => LocalFleet.UntilAsync(
+        () => Task.FromResult(Borrowed(agent.Pid) == expected), $"the agent to hold {expected}", agent, cancellationToken);
 
     public static int Threads(int pid) => Directory.GetDirectories(string.Create(CultureInfo.InvariantCulture, $"/proc/{pid}/task")).Length;
 

@@ -63,8 +63,8 @@ public sealed class ServiceTests
                 [.. setpriv, $"--Agent:Host={OneVm.Host}", $"--Agent:ControlPlane={one.Fleet.Address}", $"--Agent:StateFolder={Path.Combine(one.Fleet.Root, OneVm.Host)}"]);
             await one.PoisonAsync(5000 + life, 6000 + life);
             await one.ArmedAsync();
-            await one.AttachedAsync();
-            Assert.Equal("1 userfaultfds, 1 memfds, 1 pidfds", ProcessResources.Borrowed(agent.Pid));
+            await one.AttachedAsync(agent);
+            await ProcessResources.BorrowsAsync(agent, "1 userfaultfds, 1 memfds, 1 pidfds", Cancelled);
             await one.AssertMachineCheckAsync(5000 + life);
             await agent.KillAsync();
         }
