@@ -1,13 +1,14 @@
-using System.Diagnostics;
 using Fleet.Linux.Memory;
 using Fleet.Linux.Processes;
 using Fleet.Linux.Ptrace;
 using Fleet.Linux.Userfaultfd;
 using Fleet.Tests.Shared;
+using static Fleet.Linux.Tests.PtraceState;
 
 namespace Fleet.Linux.Tests;
 
 /// <summary>System calls injected into processes that do not know of it. Real processes, which say at their end what they noticed.</summary>
+[Collection(Collection)]
 public sealed class PtraceTests
 {
     private const int SIGRTMIN = 34;
@@ -15,8 +16,6 @@ public sealed class PtraceTests
     // Beside the number of system call stops after which a tracer dies: between the two steps before the first, and after the last.
     private const int InPrepare = -1;
     private const int InRestore = 3;
-    private const long SYS_getpid = 39;
-    private const int SIGKILL = 9;
     private const int SIGCONT = 18;
     private const int SIGSTOP = 19;
 
@@ -218,115 +217,6 @@ public sealed class PtraceTests
     }
 
     [Fact]
-    public async Task Run_AnotherTracerHoldsIt_SaysSo()
-    {
-        using var target = await CHelper.StartTraceableAsync(PtraceTarget.CountsSignals, "sleep");
-        using var seized = new ManualResetEventSlim();
-        using var end = new ManualResetEventSlim();
-        var debugger = new Thread(() =>
-        {
-            TracedThread.Seize(target.Pid);
-            seized.Set();
-            end.Wait();
-        });
-        debugger.Start();
-        seized.Wait(TestContext.Current.CancellationToken);
-        var process = ProcessIdentity.Of(target.Pid)!;
-
-        var refused = Assert.Throws<LinuxException>(() => RemoteCall.Run(process, "getpid", SYS_getpid));
-
-        end.Set();
-        debugger.Join();
-        Assert.Equal(Errno.EBUSY, refused.Errno);
-        Assert.Contains(" traces it", refused.Call, StringComparison.Ordinal);
-        await UntilAsync(() => TracerOf(target.Pid) == 0);
-        Assert.Equal(target.Pid, RemoteCall.Run(process, "getpid", SYS_getpid).Value);
-    }
-
-    [Fact]
-    public async Task Run_ThreadCannotBeStopped_GivesUpAndLetsItGoUnchanged()
-    {
-        using var target = await CHelper.StartTraceableAsync(PtraceTarget.WaitsUninterruptibly);
-        await UntilAsync(() => StateOf(target.Pid) == 'D');
-        var process = ProcessIdentity.Of(target.Pid)!;
-
-        Assert.Equal(Errno.ETIMEDOUT, Assert.Throws<LinuxException>(() => RemoteCall.Run(process, "getpid", SYS_getpid)).Errno);
-
-        await UntilAsync(() => TracerOf(target.Pid) == 0);
-        Assert.Equal("went on", await target.FinishAsync());
-    }
-
-    [Fact]
-    public async Task Run_PidIsAnotherProcessByNow_IsNotTouched()
-    {
-        using var target = await CHelper.StartTraceableAsync(PtraceTarget.CountsSignals, "sleep");
-        var other = ProcessIdentity.Of(target.Pid)! with { StartTime = 1 };
-
-        Assert.Equal(Errno.ESRCH, Assert.Throws<LinuxException>(() => RemoteCall.Run(other, "getpid", SYS_getpid)).Errno);
-
-        await UntilAsync(() => TracerOf(target.Pid) == 0);
-        Assert.Equal("signals 0 spurious 0 wrong 0", await target.FinishAsync());
-    }
-
-    [Fact]
-    public async Task Seize_ThreadHasEnded_IsNotTakenForMissingRight()
-    {
-        // Ended and not yet waited for: the kernel refuses it with the error of a missing right.
-        const string source = """
-            #include <stdio.h>
-            #include <unistd.h>
-            int main(void) {
-              int child = fork();
-              if (child == 0) _exit(0);
-              printf("%d\n", child); fflush(stdout);
-              return getchar();
-            }
-            """;
-        using var parent = await CHelper.StartAsync(source);
-        var zombie = int.Parse(parent.Line, System.Globalization.CultureInfo.InvariantCulture);
-        await UntilAsync(() => StateOf(zombie) == 'Z');
-
-        Assert.Equal(Errno.ESRCH, Assert.Throws<LinuxException>(() => TracedThread.Seize(zombie)).Errno);
-    }
-
-    [Fact]
-    public async Task Find_ProcessEndsAfterItsMappingsWereRead_SaysThatItEnded()
-    {
-        using var target = await CHelper.StartTraceableAsync(PtraceTarget.CountsSignals, "sleep");
-        var code = new CodeSearch(target.Pid);
-        await target.FinishAsync();
-
-        Assert.Equal(Errno.ESRCH, Assert.Throws<LinuxException>(() => code.Find(MachineX64.Call)).Errno);
-    }
-
-    [Fact]
-    public async Task Run_TargetIsKilledMeanwhile_SaysThatItEnded()
-    {
-        for (var round = 0; round < 20; round++)
-        {
-            using var target = await CHelper.StartTraceableAsync(PtraceTarget.CountsSignals, "spin");
-            var process = ProcessIdentity.Of(target.Pid)!;
-            using var pidfd = Pidfd.Open(process)!;
-            using var began = new ManualResetEventSlim();
-            var calls = Task.Run(() =>
-            {
-                while (true)
-                {
-                    began.Set();
-                    RemoteCall.Run(process, "getpid", SYS_getpid);
-                }
-            }, TestContext.Current.CancellationToken);
-            began.Wait(TestContext.Current.CancellationToken);
-            Thread.SpinWait(round * 20_000);
-            pidfd.SendSignal(SIGKILL);
-
-            var ended = await Assert.ThrowsAsync<LinuxException>(() => calls.WaitAsync(TimeSpan.FromSeconds(60), TestContext.Current.CancellationToken));
-
-            Assert.Equal(Errno.ESRCH, ended.Errno);
-        }
-    }
-
-    [Fact]
     [Trait("Invariant", "I6")]
     public async Task DontNeed_AnonymousMemoryOfAnotherProcess_IsZeroed()
     {
@@ -359,12 +249,6 @@ public sealed class PtraceTests
         return (ProcessMemory.Read(pid, address, buffer), buffer[0]);
     }
 
-    private static char StateOf(int pid)
-    {
-        var stat = File.ReadAllText($"/proc/{pid}/stat");
-        return stat[stat.LastIndexOf(')') + 2];
-    }
-
     private static void Die() => throw new OperationCanceledException("the tracer is killed here");
 
     private static void Until(Action death)
@@ -382,17 +266,4 @@ public sealed class PtraceTests
     private static ulong BlockedIn(int pid) => ulong.Parse(
         File.ReadLines($"/proc/{pid}/status").Single(line => line.StartsWith("SigBlk:", StringComparison.Ordinal)).AsSpan(7).Trim(),
         System.Globalization.NumberStyles.AllowHexSpecifier, System.Globalization.CultureInfo.InvariantCulture);
-
-    private static int TracerOf(int pid) =>
-        int.Parse(File.ReadLines($"/proc/{pid}/status").Single(line => line.StartsWith("TracerPid:", StringComparison.Ordinal)).AsSpan(10).Trim(), System.Globalization.CultureInfo.InvariantCulture);
-
-    private static async Task UntilAsync(Func<bool> condition)
-    {
-        var started = Stopwatch.GetTimestamp();
-        while (!condition())
-        {
-            Assert.True(Stopwatch.GetElapsedTime(started) < TimeSpan.FromSeconds(60), "the condition did not come about in 60 s");
-            await Task.Delay(5, TestContext.Current.CancellationToken); // allowed: polling with a deadline
-        }
-    }
 }

@@ -1,11 +1,10 @@
-using System.Threading.Channels;
+using Fleet.Contracts.Agents;
 using Fleet.Contracts.Vms;
 using Fleet.HostAgent.ControlPlane;
 using Fleet.HostAgent.Options;
 using Fleet.HostAgent.Reconcile;
 using Fleet.Linux;
 using Microsoft.Extensions.DependencyInjection;
-using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Options;
 
@@ -14,68 +13,17 @@ namespace Fleet.HostAgent.Attach;
 /// <summary>Keeps one listening socket for each VM on this host that attaches by handoff.</summary>
 public sealed partial class VmmListeners(
     VmTable table, DesiredState desired, AllowedPaths allowed, RefusalLog refusals, IOptions<AgentOptions> options,
-    IServiceProvider services, TimeProvider time, ILogger<VmmListeners> logger) : BackgroundService
+    IServiceProvider services, TimeProvider time, ILogger<VmmListeners> logger) : PerVmService(table, desired)
 {
-    private readonly Dictionary<string, (string Path, CancellationTokenSource Stop, Task Run)> _running = new(StringComparer.Ordinal);
-    private readonly Channel<bool> _changed = Channel.CreateBounded<bool>(new BoundedChannelOptions(1) { FullMode = BoundedChannelFullMode.DropWrite });
-
-    protected override async Task ExecuteAsync(CancellationToken stoppingToken)
+    protected override Task PrepareAsync(CancellationToken cancellationToken)
     {
         Directory.CreateDirectory(options.Value.VmmSockets, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
-        void Changed() => _changed.Writer.TryWrite(true);
-        desired.MembershipChanged += Changed;
-        Changed();
-        try
-        {
-            await foreach (var _ in _changed.Reader.ReadAllAsync(stoppingToken))
-            {
-                await MatchAsync(Wanted(), stoppingToken);
-            }
-        }
-        catch (OperationCanceledException)
-        {
-            // Stopping.
-        }
-        finally
-        {
-            desired.MembershipChanged -= Changed;
-            await MatchAsync([], CancellationToken.None);
-        }
+        return Task.CompletedTask;
     }
 
-    private Dictionary<string, string> Wanted()
-    {
-        var wanted = new Dictionary<string, string>(StringComparer.Ordinal);
-        foreach (var entry in table.All)
-        {
-            if (entry.Desired is { Attach.Kind: AttachKinds.Handoff } vm)
-            {
-                wanted[entry.Vm] = vm.Attach.Socket ?? Path.Combine(options.Value.VmmSockets, $"{entry.Vm}.sock");
-            }
-        }
-
-        return wanted;
-    }
-
-    private async Task MatchAsync(Dictionary<string, string> wanted, CancellationToken stoppingToken)
-    {
-        foreach (var (vm, running) in _running.ToList())
-        {
-            if (wanted.GetValueOrDefault(vm) != running.Path || running.Run.IsCompleted)
-            {
-                await running.Stop.CancelAsync();
-                await running.Run;
-                running.Stop.Dispose();
-                _running.Remove(vm);
-            }
-        }
-
-        foreach (var (vm, path) in wanted.Where(pair => !_running.ContainsKey(pair.Key)))
-        {
-            var stop = CancellationTokenSource.CreateLinkedTokenSource(stoppingToken);
-            _running.Add(vm, (path, stop, RunAsync(vm, path, stop.Token)));
-        }
-    }
+    protected override string? PathOf(DesiredVm desired) => desired.Attach.Kind == AttachKinds.Handoff
+        ? desired.Attach.Socket ?? Path.Combine(options.Value.VmmSockets, $"{desired.Vm}.sock")
+        : null;
 
     // The folder of the agent's own sockets is its own choice; all others the control plane's.
     private AllowedPlace? PlaceOf(string path, out string? whyNot)
@@ -87,9 +35,8 @@ public sealed partial class VmmListeners(
     }
 
     // Again and again: the folder may come later than the VM, and whoever has the name, or the descriptors, may let go of them.
-    private async Task RunAsync(string vm, string path, CancellationToken cancellationToken)
+    protected override async Task RunAsync(VmEntry entry, string path, CancellationToken cancellationToken)
     {
-        var entry = table.GetOrAdd(vm);
         var backoff = new Backoff();
         string? said = null;
         try
